@@ -1,0 +1,90 @@
+"""How each framework is spoken to: found by the model's class, without importing any framework."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Final, Protocol
+
+from ketch.errors import NotAModel
+from ketch.schema import Columns, Field
+
+KNOWN: Final = {  # root module of a class -> where its adapter stands
+    "sklearn": "ketch.adapters.sklearn",
+}
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What a fitted model knows about itself.
+
+    `words` are texts to compose examples from; `plausible` gives low and high of numbers; `settled` are
+    fields whose missing values the model itself decides on, so that nothing needs to be tried.
+    """
+
+    fields: tuple[Field, ...]
+    task: str
+    classes: tuple[object, ...] = ()
+    probabilities: bool = False
+    score: bool = False
+    words: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    plausible: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    settled: frozenset[str] = frozenset()
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A model's answers to a batch: labels or numbers, and what stands behind them."""
+
+    labels: list[object]
+    probabilities: list[list[float]] | None = None
+    scores: list[float] | None = None
+
+
+class Runner(Protocol):
+    """Something that answers checked columns."""
+
+    def __call__(self, columns: Columns, n: int) -> Raw:
+        """Answer `n` rows."""
+
+
+class Adapter(Protocol):
+    """How one framework is spoken to; a module with these functions is an adapter."""
+
+    def join(self, parts: Sequence[object]) -> object:
+        """Make one model of several parts, such as a vectorizer and an estimator."""
+
+    def study(self, model: object, names: Sequence[str]) -> Knowledge:
+        """Say what the fitted model knows; `names` are a sample's columns, for models that know none."""
+
+    def runner(self, model: object, fields: Sequence[Field]) -> Runner:
+        """Prepare the model to answer checked columns."""
+
+    def requirements(self) -> Mapping[str, str]:
+        """Name the distributions that the model needs, with their installed versions."""
+
+
+def adapter_for(model: object) -> Adapter:
+    """Find the adapter for a model by walking its classes.
+
+    Raises:
+        NotAModel: nobody claims it.
+    """
+    for cls in type(model).__mro__:
+        root = cls.__module__.partition(".")[0]
+        if root in KNOWN:
+            return importlib.import_module(KNOWN[root])
+        for point in entry_points(group="ketch.adapters", name=root):
+            found: Adapter = point.load()
+            return found
+    raise not_a_model(model)
+
+
+def not_a_model(model: object) -> NotAModel:
+    """Make the refusal of an object that no adapter claims."""
+    kind = type(model)
+    return NotAModel(
+        f"A {kind.__module__}.{kind.__qualname__} is not a model that Ketch knows",
+        hint="Give a fitted scikit-learn estimator or pipeline, or a pair such as (vectorizer, estimator).",
+    )

@@ -1,0 +1,486 @@
+"""scikit-learn: what a fitted estimator or pipeline knows of its inputs, and how it is asked.
+
+fitted model --*study*--> fields, task, classes        columns --*Runner*--> labels, probabilities
+"""
+
+import importlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from ketch import extras
+from ketch.adapters import Knowledge, Raw, not_a_model
+from ketch.errors import ModelError, NotFitted, UnsupportedModel
+from ketch.schema import Columns, Field, Scalar, Type, is_missing, plain
+
+# BLAS takes another kernel for one row or a ragged end than for whole blocks, so that a row's last bits would
+# depend on who else asks. Measured over ten kinds of model: in blocks of 4 and more every answer is the same.
+BLOCK: Final = 8
+TIE: Final = 1e-9
+# wrappers -> where the fitted estimator stands that takes the same input
+INNER: Final = ("best_estimator_", "estimator_", "regressor_", "calibrated_classifiers_", "estimators_", "estimator")
+# their `predict` is the class of the largest probability (ties aside, where `predict` is asked)
+ARGMAX: Final = frozenset(
+    """AdaBoostClassifier BaggingClassifier BernoulliNB CategoricalNB ComplementNB DecisionTreeClassifier
+    ExtraTreeClassifier ExtraTreesClassifier GaussianNB GradientBoostingClassifier HistGradientBoostingClassifier
+    LinearDiscriminantAnalysis LogisticRegression LogisticRegressionCV MLPClassifier MultinomialNB
+    QuadraticDiscriminantAnalysis RandomForestClassifier""".split()
+)
+
+
+@dataclass
+class Column:
+    """What the walk through a fitted model finds out about one input."""
+
+    type: Type = "number"
+    categories: tuple[Scalar, ...] = ()
+    unknown: str = "refuse"
+    imputed: bool = False
+    gap: object = float("nan")  # how the encoder that knows it writes a missing category
+    takes_gaps: bool = False
+    dropped: bool = False
+    plausible: tuple[float, float] | None = None
+    words: Sequence[str] = ()
+    known: bool = False  # an encoder or vectorizer has said what it is
+
+
+@dataclass
+class Survey:
+    """The inputs of a model: what form they take and what is known of each."""
+
+    form: str  # "dicts", "texts", "frame" or "array"
+    columns: dict[str, Column] = field(default_factory=dict)
+
+
+def join(parts: Sequence[object]) -> object:
+    """Make one pipeline of a vectorizer and an estimator, in whichever order they came.
+
+    Raises:
+        NotAModel: a part is neither, or nothing predicts.
+    """
+    flat = list(_flatten(parts))
+    for part in flat:
+        if not hasattr(part, "transform") and not hasattr(part, "predict"):
+            raise not_a_model(part)
+    last = [part for part in flat if hasattr(part, "predict")]
+    if not last:
+        raise not_a_model(flat[-1])
+    if len(flat) == 1:
+        return flat[0]
+    if len(last) > 1:
+        raise UnsupportedModel(
+            f"{len(last)} of the objects given predict", hint="Give one estimator, with the transformers before it."
+        )
+    steps = [part for part in flat if part is not last[0]] + last
+    pipeline = extras.load("sklearn.pipeline")
+    return pipeline.Pipeline([(f"step{place}", step) for place, step in enumerate(steps)])
+
+
+def _flatten(parts: object) -> Iterator[object]:
+    if isinstance(parts, Mapping):
+        parts = list(parts.values())
+    if not isinstance(parts, list | tuple):
+        yield parts
+        return
+    for part in parts:
+        yield from _flatten(part)
+
+
+def study(model: Any, names: Sequence[str] = ()) -> Knowledge:
+    """Say what the fitted model knows: its fields, its task and its classes.
+
+    Raises:
+        NotFitted, UnsupportedModel, NotAModel: the object cannot be served.
+    """
+    task, classes = _task(model)
+    survey = _survey(model, names)
+    listed = {name: column for name, column in survey.columns.items() if not column.dropped}
+    return Knowledge(
+        fields=tuple(_field(name, column, survey) for name, column in listed.items()),
+        task=task,
+        classes=classes,
+        probabilities=hasattr(model, "predict_proba"),
+        score=hasattr(model, "decision_function"),
+        words={name: column.words for name, column in listed.items() if column.words},
+        plausible={name: column.plausible for name, column in listed.items() if column.plausible},
+        settled=frozenset(name for name, column in listed.items() if column.known or column.imputed),
+        origin={"estimator": _describe(model), **_written_by(model)},
+    )
+
+
+def _field(name: str, column: Column, survey: Survey) -> Field:
+    optional = column.imputed or column.takes_gaps
+    return Field(
+        name,
+        column.type,
+        required=not optional or survey.form == "dicts",
+        categories=column.categories,
+        unknown="flag" if column.unknown == "flag" else "refuse",
+    )
+
+
+def _describe(model: Any) -> str:
+    steps = getattr(model, "steps", None)
+    return " → ".join(type(step).__name__ for _, step in steps) if steps else type(model).__name__
+
+
+def _written_by(model: Any) -> dict[str, str]:
+    found = getattr(model, "__dict__", {}).get("_sklearn_version")
+    return {"scikit-learn": str(found)} if found else {}
+
+
+def _task(model: Any) -> tuple[str, tuple[object, ...]]:
+    base = extras.load("sklearn.base")
+    if not hasattr(model, "predict"):
+        raise not_a_model(model)
+    _require_fitted(model)
+    if base.is_classifier(model):
+        return _classes(model)
+    if base.is_regressor(model):
+        return "regression", ()
+    if base.is_clusterer(model):
+        return "cluster", ()
+    if base.is_outlier_detector(model):
+        return "outlier", ()
+    raise UnsupportedModel(
+        f"{type(model).__name__} is neither classifier, regressor, clusterer nor outlier detector",
+        hint="Wrap it in a scikit-learn classifier or regressor.",
+    )
+
+
+def _classes(model: Any) -> tuple[str, tuple[object, ...]]:
+    found = getattr(model, "classes_", None)
+    if found is None or any(not hasattr(each, "item") and not isinstance(each, str | int | float) for each in found):
+        raise UnsupportedModel(
+            f"{type(model).__name__} answers several targets at once", hint="Fit one model for each target."
+        )
+    classes = tuple(plain(each) for each in found)
+    return ("binary" if len(classes) == 2 else "multiclass"), classes
+
+
+def _require_fitted(model: Any) -> None:
+    validation = extras.load("sklearn.utils.validation")
+    exceptions = extras.load("sklearn.exceptions")
+    try:
+        validation.check_is_fitted(model)
+    except exceptions.NotFittedError:
+        raise NotFitted(
+            f"This {type(model).__name__} is not fitted", hint="Call its fit(X, y) first, then pack it."
+        ) from None
+    except TypeError:
+        raise not_a_model(model) from None
+
+
+# ---- the walk --------------------------------------------------------------------------------------
+
+
+def _survey(model: Any, names: Sequence[str]) -> Survey:
+    head = _first_step(model)
+    kind = type(head).__name__
+    if kind == "DictVectorizer":
+        return Survey("dicts", _read_dict_vectorizer(head))
+    if kind in _TEXT:
+        survey = Survey("texts", {names[0] if len(names) == 1 else "text": Column()})
+        _learn(head, list(survey.columns), survey.columns)
+        return survey
+    known = _attribute(model, "feature_names_in_")
+    if known is None:
+        known = _attribute(head, "feature_names_in_")
+    count = _attribute(model, "n_features_in_") or _attribute(head, "n_features_in_")
+    if known is None and count is None:
+        raise ModelError(
+            "The model does not know how many inputs it has", hint="Fit it again with a DataFrame or an array."
+        )
+    form = "frame" if known is not None else "array"
+    given = list(names) if len(names) == count else [f"x{place}" for place in range(count or 0)]
+    survey = Survey(form, {name: Column() for name in ([str(n) for n in known] if known is not None else given)})
+    _learn(_unwrap(model), list(survey.columns), survey.columns)
+    return survey
+
+
+def _attribute(model: Any, name: str) -> Any:
+    try:
+        return getattr(model, name, None)
+    except (AttributeError, IndexError):  # a Pipeline asks its first step, which may have none
+        return None
+
+
+def _unwrap(model: Any) -> Any:
+    """Step through wrappers such as GridSearchCV to the fitted estimator that reads the input."""
+    for _ in range(20):
+        if hasattr(model, "steps") or hasattr(model, "transformers_"):
+            return model
+        inner = next((found for name in INNER if (found := _attribute(model, name)) is not None), None)
+        if inner is None or isinstance(inner, str) or not _reads_raw(model):
+            return model
+        first = inner[0] if isinstance(inner, list) and inner else inner
+        model = getattr(first, "estimator", first) if type(first).__name__ == "_CalibratedClassifier" else first
+    return model
+
+
+def _reads_raw(model: Any) -> bool:
+    module = type(model).__module__
+    ensembles = "sklearn.ensemble._voting", "sklearn.ensemble._stacking"
+    return not module.startswith("sklearn.ensemble.") or module in ensembles
+
+
+def _first_step(model: Any) -> Any:
+    model = _unwrap(model)
+    while hasattr(model, "steps"):
+        real = [step for _, step in model.steps if step is not None and step != "passthrough"]
+        model = _unwrap(real[0])
+    return model
+
+
+_TEXT: Final = frozenset({"TfidfVectorizer", "CountVectorizer", "HashingVectorizer"})
+_KEEPS_COLUMNS: Final = frozenset({"SimpleImputer", "KNNImputer", "IterativeImputer", "StandardScaler", "MinMaxScaler"})
+
+
+def _learn(step: Any, names: list[str], columns: dict[str, Column]) -> None:
+    if hasattr(step, "steps"):
+        for _, inner in step.steps:
+            if inner is None or isinstance(inner, str):
+                continue
+            _learn(_unwrap(inner), names, columns)
+            if type(inner).__name__ not in _KEEPS_COLUMNS:
+                return
+    elif hasattr(step, "transformers_"):
+        _learn_columns(step, names, columns)
+    elif hasattr(step, "transformer_list"):
+        for _, inner in step.transformer_list:
+            _learn(inner, names, columns)
+    elif reader := _READERS.get(type(step).__name__):
+        reader(step, [columns[name] for name in names])
+
+
+def _learn_columns(step: Any, names: list[str], columns: dict[str, Column]) -> None:
+    touched: set[str] = set()
+    for _, inner, chosen in step.transformers_:
+        picked = _picked(chosen, names)
+        if isinstance(inner, str) and inner == "drop":
+            continue
+        touched |= set(picked)
+        if not isinstance(inner, str):
+            _learn(_unwrap(inner), picked, columns)
+    for name in set(names) - touched:
+        columns[name].dropped = True
+
+
+def _picked(chosen: Any, names: list[str]) -> list[str]:
+    if isinstance(chosen, str):
+        return [chosen]
+    if isinstance(chosen, int):
+        return [names[chosen]]
+    if isinstance(chosen, slice):
+        return names[chosen]
+    if callable(chosen):
+        return []
+    listed = list(chosen)
+    if listed and all(isinstance(plain(each), bool) for each in listed):
+        return [name for name, take in zip(names, listed, strict=True) if take]
+    return [each if isinstance(each, str) else names[int(each)] for each in listed]
+
+
+def _read_dict_vectorizer(step: Any) -> dict[str, Column]:
+    columns: dict[str, Column] = {}
+    for name in step.feature_names_:
+        head, mark, value = str(name).partition(step.separator)
+        column = columns.setdefault(head, Column(known=True))
+        if mark:
+            column.type = "category"
+            column.categories += (value,)
+    return columns
+
+
+def _read_encoder(step: Any, columns: list[Column]) -> None:
+    mode = getattr(step, "handle_unknown", "ignore")  # a TargetEncoder has none: it takes the target's mean
+    for column, found in zip(columns, step.categories_, strict=False):
+        values = [plain(value) for value in found]
+        gaps = [value for value in values if is_missing(value)]
+        column.categories = tuple(v for v in values if isinstance(v, str | int | float) and not is_missing(v))
+        column.type = "category"
+        if column.categories and all(isinstance(value, bool) for value in column.categories):
+            column.type, column.categories = "boolean", ()
+        column.unknown = "refuse" if mode == "error" else "flag"
+        column.takes_gaps = bool(gaps)
+        column.gap = gaps[0] if gaps else float("nan")
+        column.known = True
+
+
+def _read_imputer(step: Any, columns: list[Column]) -> None:
+    statistics = getattr(step, "statistics_", ())
+    for place, column in enumerate(columns):
+        column.imputed = True
+        if place < len(statistics) and isinstance(plain(statistics[place]), str):
+            column.type = "text"
+        column.gap = None if getattr(step, "missing_values", 0) is None else float("nan")
+
+
+def _read_text(step: Any, columns: list[Column]) -> None:
+    words = [word for word in getattr(step, "vocabulary_", {}) if str(word).isalpha()]
+    for column in columns:
+        column.type, column.known, column.words = "text", True, sorted(words)[:2000]
+
+
+def _read_spread(middle: str, width: str, reach: float) -> Callable[[Any, list[Column]], None]:
+    def read(step: Any, columns: list[Column]) -> None:
+        centers, widths = getattr(step, middle, None), getattr(step, width, None)
+        if centers is None or widths is None:
+            return
+        for column, center, wide in zip(columns, centers, widths, strict=True):
+            column.plausible = (float(center) - reach * float(wide), float(center) + reach * float(wide))
+
+    return read
+
+
+def _read_bounds(step: Any, columns: list[Column]) -> None:
+    for column, low, high in zip(columns, step.data_min_, step.data_max_, strict=True):
+        column.plausible = (float(low), float(high))
+
+
+_READERS: Final[Mapping[str, Callable[[Any, list[Column]], None]]] = {
+    "OneHotEncoder": _read_encoder,
+    "OrdinalEncoder": _read_encoder,
+    "TargetEncoder": _read_encoder,
+    "SimpleImputer": _read_imputer,
+    "KNNImputer": _read_imputer,
+    "IterativeImputer": _read_imputer,
+    "StandardScaler": _read_spread("mean_", "scale_", 1.0),
+    "RobustScaler": _read_spread("center_", "scale_", 1.0),
+    "MinMaxScaler": _read_bounds,
+    "TfidfVectorizer": _read_text,
+    "CountVectorizer": _read_text,
+    "HashingVectorizer": _read_text,
+}
+
+
+# ---- asking ----------------------------------------------------------------------------------------
+
+
+def requirements() -> dict[str, str]:
+    """Name the distributions that the model needs, with their installed versions."""
+    found = {}
+    for name in ("joblib", "numpy", "pandas", "scikit-learn", "scipy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+class Runner:
+    """Ask a fitted model, in blocks, so that a row's answer never depends on its neighbours."""
+
+    def __init__(self, model: Any, fields: Sequence[Field]) -> None:
+        self._np: Any = extras.load("numpy")
+        self.model = _single_threaded(model)
+        survey = _survey(model, [each.name for each in fields])
+        self._build = self._builder(survey, fields)
+        self._classes = _attribute(model, "classes_")
+        last = model.steps[-1][1] if hasattr(model, "steps") else model
+        self._argmax = type(last).__name__ in ARGMAX
+        self._probabilities = self._classes is not None and hasattr(model, "predict_proba")
+        self._scores = not self._probabilities and hasattr(model, "decision_function")
+
+    def __call__(self, columns: Columns, n: int) -> Raw:
+        """Answer `n` rows given as checked columns."""
+        gap = -n % BLOCK
+        if gap:
+            columns = {name: values + values[-1:] * gap for name, values in columns.items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # unknown categories are flagged by the contract, by name
+            return self._ask(self._build(columns, n + gap), n)
+
+    def _ask(self, inputs: Any, n: int) -> Raw:
+        if not self._probabilities:
+            labels = self.model.predict(inputs)[:n].tolist()
+            scores = self.model.decision_function(inputs)[:n].tolist() if self._scores else None
+            return Raw(labels, scores=scores)
+        found = self.model.predict_proba(inputs)
+        if self._argmax and not self._has_ties(found[:n]):
+            labels = self._classes[found[:n].argmax(axis=1)]
+        else:
+            labels = self.model.predict(inputs)[:n]
+        return Raw(labels.tolist(), probabilities=found[:n].tolist())
+
+    def _has_ties(self, found: Any) -> bool:
+        top = self._np.sort(found, axis=1)
+        return bool((top[:, -1] - top[:, -2] < TIE).any()) if found.shape[1] > 1 else False
+
+    def _builder(self, survey: Survey, fields: Sequence[Field]) -> Callable[[Columns, int], Any]:
+        if survey.form == "dicts":
+            return _as_dicts
+        if survey.form == "texts":
+            return _as_texts
+        if survey.form == "array":
+            return self._as_array
+        pandas = extras.load("pandas")
+        types = {each.name: each for each in fields}
+        plan = [(name, types.get(name), column.gap) for name, column in survey.columns.items()]
+
+        def frame(columns: Columns, n: int) -> Any:
+            return pandas.DataFrame(
+                {
+                    name: self._series(columns[name], each, gap, pandas)
+                    if each
+                    else self._np.full(n, None, dtype=object)
+                    for name, each, gap in plan
+                },
+                copy=False,
+            )
+
+        return frame
+
+    def _series(self, values: list[object], each: Field, gap: object, pandas: Any) -> Any:
+        if each.type == "number":
+            return self._np.array(values, dtype=float)
+        if each.type in {"date", "datetime"}:
+            return pandas.to_datetime(values, format="ISO8601")
+        whole = None not in values
+        if whole and each.type == "integer":
+            return self._np.array([int(value) for value in values])  # type: ignore[call-overload]
+        if whole and each.type == "boolean":
+            return self._np.array(values, dtype=bool)
+        if each.type == "integer" or _is_numeric(each):
+            return self._np.array(values) if whole else self._np.array(values, dtype=float)
+        made = self._np.empty(len(values), dtype=object)
+        made[:] = values if whole else [gap if value is None else value for value in values]
+        return made
+
+    def _as_array(self, columns: Columns, n: int) -> Any:
+        listed = list(columns.values())
+        try:
+            return self._np.array(listed, dtype=float).T
+        except (ValueError, TypeError):
+            return self._np.array(listed, dtype=object).T
+
+
+def _is_numeric(each: Field) -> bool:
+    return bool(each.categories) and all(type(value) in {int, float} for value in each.categories)
+
+
+def _as_dicts(columns: Columns, n: int) -> list[dict[str, object]]:
+    names = list(columns)
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _as_texts(columns: Columns, n: int) -> list[object]:
+    (texts,) = columns.values()
+    return texts
+
+
+def _single_threaded(model: Any) -> Any:
+    """Ask for one thread: starting a pool for one row costs more than the row, and sums change their order."""
+    if hasattr(model, "get_params") and hasattr(model, "set_params"):
+        pools = {name: 1 for name, value in model.get_params().items() if name.endswith("n_jobs") and value}
+        if pools:
+            model.set_params(**pools)
+    return model
+
+
+def runner(model: Any, fields: Sequence[Field]) -> Runner:
+    """Prepare the model to answer checked columns."""
+    importlib.import_module("sklearn")
+    return Runner(model, fields)

@@ -1,0 +1,57 @@
+"""Rows of several requests run as one; each request gets exactly its own answers. No I/O, no timers.
+
+[Rows, Rows, …] --*merge*--> Rows --ask--> Raw --*split*--> [Results | refusal, …]
+"""
+
+from collections.abc import Iterable, Sequence
+
+from ketch.adapters import Raw
+from ketch.errors import KetchError
+from ketch.predict import Predictor, Results, Rows
+
+
+def run_together(predictor: Predictor, requests: Sequence[Rows]) -> list[Results | KetchError]:
+    """Answer several requests in one call of the model.
+
+    A request that the model cannot answer is refused alone: the others are then asked one by one.
+    """
+    if len(requests) == 1:
+        return [_alone(predictor, requests[0])]
+    try:
+        raw = predictor.ask(merge(requests))
+    except KetchError:
+        return [_alone(predictor, rows) for rows in requests]
+    return [_answer(predictor, part, rows) for part, rows in zip(split(raw, requests), requests, strict=True)]
+
+
+def merge(requests: Sequence[Rows]) -> Rows:
+    """Put the rows of all requests below one another."""
+    columns = {name: [value for rows in requests for value in rows.columns[name]] for name in requests[0].columns}
+    return Rows(columns, sum(rows.n for rows in requests))
+
+
+def split(raw: Raw, requests: Sequence[Rows]) -> Iterable[Raw]:
+    """Give every request its own slice of the answers."""
+    start = 0
+    for rows in requests:
+        end = start + rows.n
+        yield Raw(
+            raw.labels[start:end],
+            None if raw.probabilities is None else raw.probabilities[start:end],
+            None if raw.scores is None else raw.scores[start:end],
+        )
+        start = end
+
+
+def _alone(predictor: Predictor, rows: Rows) -> Results | KetchError:
+    try:
+        return predictor.run(rows)
+    except KetchError as error:
+        return error
+
+
+def _answer(predictor: Predictor, raw: Raw, rows: Rows) -> Results | KetchError:
+    try:
+        return predictor.answer(raw, single=rows.single)
+    except KetchError as error:
+        return error

@@ -1,0 +1,198 @@
+"""The command line: verbs in five groups, each a few lines over the module of its name."""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from ketch.errors import KetchError
+from ketch.settings import NAMES, TABLE, Settings, read
+
+GROUPS: Final = {  # group -> verb -> (module of this room, what it does)
+    "make": {
+        "pack": ("pack", "Make a bundle from a model file."),
+        "inspect": ("inspect", "Show what a bundle holds and promises."),
+    },
+    "keep": {
+        "push": ("store", "Put a bundle into the store as a new version."),
+        "pull": ("store", "Get a version out of the store."),
+        "list": ("store", "List what the store holds."),
+        "promote": ("store", "Point an alias, champion, at a version."),
+        "rollback": ("store", "Point an alias back at what it was before."),
+    },
+    "run": {
+        "serve": ("serve", "Answer over HTTP."),
+        "score": ("score", "Answer every row of a table."),
+        "demo": ("demo", "See the whole road on an example."),
+    },
+    "care": {},
+    "ship": {
+        "doctor": ("doctor", "Check this machine."),
+    },
+}
+PLANNED: Final = {
+    "make": ("script", "lock", "sign", "verify"),
+    "keep": ("store", "keys"),
+    "run": ("ui", "client"),
+    "care": ("watch", "feedback", "retrain"),
+    "ship": ("image", "deploy", "export", "up"),
+}
+VERBS: Final = {verb: place for verbs in GROUPS.values() for verb, place in verbs.items()}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Ketch(click.Group):
+    """A group that imports a verb only when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the verbs in the order of their groups."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import one verb."""
+        if name not in VERBS:
+            return None
+        module = importlib.import_module(f"ketch.cli.{VERBS[name][0]}")
+        found: click.Command = getattr(module, f"{name}_command")
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb, or say which one may have been meant."""
+        name = args[0]
+        if name in VERBS:
+            return super().resolve_command(ctx, args)
+        if any(name in names for names in PLANNED.values()):
+            raise click.UsageError(f"{name!r} is planned; this version of Ketch does not have it yet.")
+        close = difflib.get_close_matches(name, VERBS, n=1)
+        raise click.UsageError(f"There is no verb {name!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the verbs group by group."""
+        for group, verbs in GROUPS.items():
+            rows = [(verb, summary) for verb, (_, summary) in verbs.items()]
+            with formatter.section(group):
+                formatter.write_dl([*rows, ("(planned)", ", ".join(PLANNED[group]))])
+
+
+@click.group(cls=Ketch, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ketch", message="ketch %(version)s")
+def cli() -> None:
+    """Carry a trained model from a notebook to production."""
+
+
+def main() -> None:
+    """Run the command line; every refusal is at most four lines with a remedy."""
+    if not os.environ.get("KETCH_DEBUG"):
+        import warnings
+
+        warnings.simplefilter("ignore")  # libraries warn developers; a person gets Ketch's own notes
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        hint = f"See: {error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else ""
+        code = complain(error.format_message(), hint, code=2)
+    except KetchError as error:
+        code = complain(error.message, error.hint, code=1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    except Exception as error:
+        if os.environ.get("KETCH_DEBUG"):
+            raise
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+        code = complain(f"This is a bug in Ketch: {reason}", "KETCH_DEBUG=1 shows where; please report it.", code=70)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def complain(message: str, hint: str, *, code: int) -> int:
+    """Say on standard error what is wrong and what to do; give the exit code back."""
+    click.secho("ketch: ", err=True, nl=False, fg="red")
+    click.echo(" ".join(message.split()), err=True)
+    if hint:
+        click.echo("  " + " ".join(hint.split()), err=True)
+    return code
+
+
+def note(text: str) -> None:
+    """Say something worth knowing on standard error."""
+    click.secho("note: ", err=True, nl=False, fg="yellow")
+    click.echo(text, err=True)
+
+
+def options(*names: str) -> Callable[[F], F]:
+    """Add the flags of the settings named, with help and variable from their table."""
+
+    def add(function: F) -> F:
+        for name in reversed(names):
+            row = NAMES[name]
+            flag = row.default in {"true", "false"}
+            told = f"{row.help}  [{row.variable}]" if flag else f"{row.help}  [{row.variable}; {row.default or 'none'}]"
+            if flag:
+                function = click.option(row.flag, name, is_flag=True, default=None, help=told)(function)
+            else:
+                function = click.option(row.flag, name, metavar="VALUE", help=told)(function)
+        return function
+
+    return add
+
+
+def settle(flags: dict[str, Any]) -> Settings:
+    """Take the flags that are settings out of a command's arguments, and settle all settings."""
+    known = {row.name for row in TABLE}
+    return read({name: flags.pop(name) for name in list(flags) if name in known}, environ=os.environ, folder=Path.cwd())
+
+
+def _trust_value(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and value != "this" and not value.startswith("sha256:"):
+        raise click.UsageError("Put --trust behind the file, or give --trust=sha256:…", ctx)
+    return value
+
+
+trust_option = click.option(
+    "--trust",
+    is_flag=False,
+    flag_value="this",
+    is_eager=True,
+    callback=_trust_value,
+    metavar="[sha256:…]",
+    help="Approve this one file although it runs code of its own when opened.",
+)
+
+
+def settle_trust(models: Sequence[str], value: str | None, home: Path) -> None:
+    """Approve the one file that --trust speaks of, after listing what it imports.
+
+    Raises:
+        click.UsageError: it is not clear which file is meant.
+    """
+    if value is None:
+        return
+    from datetime import UTC, datetime
+
+    from ketch import trust
+    from ketch.predict import opened_files
+
+    files = [each for model in models for each in opened_files(model, home=home)]
+    if value.startswith("sha256:"):
+        wanted = value.removeprefix("sha256:").lower()
+        chosen = [(name, data) for name, data, identities in files if wanted in identities]
+        if not chosen:
+            raise click.UsageError(f"None of the files given has the SHA-256 {wanted[:12]}…")
+    else:
+        findings = [(name, data, trust.examine(data, home=home)) for name, data, _ in files]
+        chosen = [(name, data) for name, data, found in findings if found.refused or found.faults]
+        if len(chosen) > 1:
+            raise click.UsageError("More than one of these files needs approval; name one with --trust=sha256:…")
+    for name, data in chosen:
+        found = trust.approve(data, home=home, name=name, when=datetime.now(UTC).isoformat(timespec="seconds"))
+        note(f"{name} is trusted from now on; it imports {', '.join(found.refused) or 'nothing unusual'}")

@@ -1,0 +1,55 @@
+"""`ketch pack`: model file → bundle."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ketch import bundle
+from ketch.cli import note, options, settle, settle_trust, trust_option
+from ketch.pack import Options, compose, read_amendments, read_table
+from ketch.schema import Scalar
+
+
+@click.command("pack")
+@click.argument("models", metavar="MODEL…", nargs=-1, required=True)
+@click.option("--target", default="", help="What the model predicts; names the answer.")
+@click.option("--data", help="CSV or Parquet with rows it was trained on: types, ranges, categories.")
+@click.option("--name", default="", help="Name of the bundle.  [the target, else the file's]")
+@click.option("--positive", help="The class whose probability is answered.  [1, true or yes]")
+@click.option("--threshold", type=float, help="Probability from which the answer is the positive class.")
+@click.option("--contract", help="Amended contract, from: ketch inspect --contract.")
+@click.option("-o", "--output", help="Where to write the bundle.  [NAME.ketch]")
+@trust_option
+@options("home")
+def pack_command(
+    models: tuple[str, ...], data: str | None, contract: str | None, output: str | None, **rest: Any
+) -> None:
+    """Make a bundle from MODEL: one pickle or joblib file, or two that belong together (dv.bin model.bin)."""
+    home = settle(rest).home
+    settle_trust(models, rest.pop("trust"), home)
+    amendments = read_amendments(contract) if contract else {}
+    chosen = Options(**rest, amendments=amendments, ask=_ask if sys.stdin.isatty() else None)
+    packed = compose([Path(each) for each in models], read_table(data), chosen, home=home)
+    for each in packed.notes:
+        note(each)
+    path = Path(output or packed.name + bundle.SUFFIX)
+    bundle.save(packed.data, path)
+    _tell(path, packed.data)
+
+
+def _ask(classes: Sequence[Scalar]) -> Scalar:
+    names = [str(each) for each in classes]
+    answer = click.prompt("Which class is the positive one?", type=click.Choice(names), default=names[1])
+    return classes[names.index(answer)]
+
+
+def _tell(path: Path, data: bytes) -> None:
+    opened = bundle.read(data, path.name)
+    fields, answer = opened.contract.fields, opened.contract.answer
+    kinds = [each.type for each in fields]
+    counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    click.echo(f"{path}: {answer.target} ({answer.task}) from {len(fields)} fields: {counted}")
+    click.echo(f"Serve it with: ketch serve {path}")

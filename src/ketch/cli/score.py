@@ -1,0 +1,70 @@
+"""`ketch score`: MODEL and a table → the table with answers."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ketch.cli import note, options, settle, settle_trust, trust_option
+from ketch.predict import Limits, load
+from ketch.score import CHUNK, Summary, score
+
+SOME_REJECTED = 3
+
+
+@click.command("score")
+@click.argument("model")
+@click.argument("source", metavar="INPUT")
+@click.option("-o", "--output", required=True, help="Where the answered rows go: .csv or .parquet.")
+@click.option("--rejected", help="Where refused rows go, with reasons.  [OUTPUT.rejected.csv]")
+@click.option("--chunk", type=click.IntRange(1), default=CHUNK, show_default=True, help="Rows worked on at a time.")
+@trust_option
+@options("strict", "lenient", "home")
+def score_command(
+    model: str, source: str, output: str, *, rejected: str | None, chunk: int, trust: str | None, **flags: Any
+) -> int:
+    """Answer every row of INPUT, a CSV or Parquet file. Exits with 3 when rows were rejected."""
+    settings = settle(flags)
+    settle_trust([model], trust, settings.home)
+    predictor = load(model, home=settings.home, limits=Limits(strict=settings.strict, lenient=settings.lenient))
+    side = Path(rejected) if rejected else None
+    with _bar() as report:
+        summary = score(predictor, Path(source), Path(output), rejected=side, chunk=chunk, report=report)
+    _tell(summary, output)
+    return SOME_REJECTED if summary.rejected else 0
+
+
+def _tell(summary: Summary, output: str) -> None:
+    rate = summary.scored / summary.seconds if summary.seconds else 0
+    click.echo(f"{summary.scored} rows scored in {summary.seconds:.1f} s ({rate:,.0f} rows/s): {output}", err=True)
+    for flag, count in summary.flags.most_common(5):
+        note(f"{count} rows flagged: {flag}")
+    if summary.rejected:
+        note(f"{summary.rejected} rows rejected, with reasons: {summary.side_file}")
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[Summary], None]]:
+    """Show progress where somebody is looking."""
+    if not sys.stderr.isatty():
+        yield lambda summary: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(),
+        TextColumn("{task.fields[rows]:,} rows, {task.fields[rate]:,.0f} rows/s,"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, TextColumn("left"), console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None, rows=0, rate=0.0)
+
+        def report(summary: Summary) -> None:
+            rate = summary.rows / summary.seconds if summary.seconds else 0.0
+            progress.update(task, completed=summary.done, total=summary.total, rows=summary.rows, rate=rate)
+
+        yield report

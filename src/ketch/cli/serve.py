@@ -1,0 +1,36 @@
+"""`ketch serve`: MODEL → URL."""
+
+from typing import Any
+
+import click
+
+from ketch.cli import note, options, settle, settle_trust, trust_option
+from ketch.log import Log
+from ketch.page import curl_line
+from ketch.predict import Limits, load
+from ketch.serve import door
+
+
+@click.command("serve")
+@click.argument("model")
+@trust_option
+@options("host", "port", "api_keys_file", "auth", "log", "max_body", "max_rows", "strict", "lenient", "home")
+def serve_command(model: str, trust: str | None, **flags: Any) -> None:
+    """Answer over HTTP for MODEL: a bundle, a model file, or a store reference such as churn@champion."""
+    settings = settle(flags)
+    settle_trust([model], trust, settings.home)
+    guard = door("guard_at")(settings.host, door("keys_of")(settings), auth=settings.auth)
+    opened = door("listen")(settings.host, settings.port)
+    limits = Limits(settings.max_rows, settings.strict, settings.lenient)
+    predictor = load(model, home=settings.home, limits=limits)
+    log = Log(settings.log) if settings.log else None
+    url = door("url_of")(opened)
+    names = ", ".join(predictor.answers)
+    click.echo(f"{predictor.reference} answers {names} at {url} (docs at {url}/docs, Ctrl+C stops it)\n")
+    click.echo(curl_line(predictor.contract, url, key=guard.guarded) + "\n")
+    try:
+        door("run")(door("Service")(predictor, guard, log=log, max_body=settings.max_body), opened)
+    finally:
+        if log is not None:
+            log.close()
+            note(f"{log.written} predictions recorded, {log.dropped} dropped")

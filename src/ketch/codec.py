@@ -1,0 +1,270 @@
+"""Bytes to columns and answers to bytes, by content type; nothing is sniffed.
+
+body --*decode*--> Table        answers --*encode*--> body
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from ketch.errors import NotAcceptable, RowsRefused, TooManyRows, UndecodableBody, UnsupportedMediaType
+from ketch.schema import ABSENT, Columns, Field
+
+JSON: Final = "application/json"
+CSV: Final = "text/csv"
+MAX_DEPTH: Final = 64
+MISSING_WORDS: Final = frozenset({"", "na", "n/a", "nan", "null", "none"})
+
+_decode_json = msgspec.json.Decoder().decode
+_encode_json = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows as columns; `single` when the caller sent one object rather than a list."""
+
+    columns: Columns
+    n: int
+    single: bool = False
+
+
+def media_type(content_type: str) -> str:
+    """Give the bare media type of a Content-Type header; a missing one is read as JSON."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return JSON if not kind or (kind.startswith("application/") and kind.endswith("+json")) else kind
+
+
+def decode(body: bytes, content_type: str, fields: Sequence[Field], *, max_rows: int) -> Table:
+    """Read a body as its content type says.
+
+    Raises:
+        UnsupportedMediaType, UndecodableBody, TooManyRows, RowsRefused: as the body deserves.
+    """
+    kind = content_type if content_type == JSON else media_type(content_type)
+    if kind == JSON:
+        return _from_json(body, max_rows)
+    if kind == CSV:
+        return from_csv(body, fields, max_rows)
+    raise UnsupportedMediaType(
+        f"This service does not read {kind[:100]!r}",
+        hint=f"Send the row as JSON with the header 'Content-Type: {JSON}', or a table as {CSV}.",
+    )
+
+
+def _from_json(body: bytes, max_rows: int) -> Table:
+    try:
+        found = _decode_json(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise _not_json(body, error) from None
+    if type(found) is dict:
+        _bound_depth(found.values())
+        return Table({name: [value] for name, value in found.items()}, 1, single=True)
+    if type(found) is not list or not found:
+        what = "an empty list" if found == [] else "neither an object nor a list of objects"
+        raise _refuse_shape(0, f"The body is {what}")
+    if len(found) > max_rows:
+        raise too_many_rows(max_rows)
+    for row, each in enumerate(found):
+        if type(each) is not dict:
+            raise _refuse_shape(row, f"Row {row} is not an object")
+        _bound_depth(each.values())
+    return Table(columns_of(found), len(found))
+
+
+def _not_json(body: bytes, error: Exception) -> UndecodableBody:
+    if not body.strip():
+        return UndecodableBody("The body is empty", hint="Send one JSON object with a value for each field.")
+    if isinstance(error, RecursionError):
+        return _too_deep()
+    if re.search(rb"\b(NaN|-?Infinity)\b", body):
+        return UndecodableBody("JSON has no NaN or Infinity", hint="Send null for a missing number, or leave it out.")
+    reason = str(error).replace("JSON is malformed: ", "")
+    return UndecodableBody(f"The body is not valid JSON: {reason}", hint="Send one JSON object in UTF-8.")
+
+
+def _too_deep() -> UndecodableBody:
+    return UndecodableBody(f"The body is nested deeper than {MAX_DEPTH}", hint="A row is one flat object.")
+
+
+def _refuse_shape(row: int, message: str) -> RowsRefused:
+    fault = {"row": row, "code": "wrong-type", "expected": "an object with a value for each field"}
+    return RowsRefused(message, hint='Send {"field": value, …} for one row, or a list of such objects.', errors=[fault])
+
+
+def too_many_rows(max_rows: int) -> TooManyRows:
+    """Make the refusal of a table that is too long."""
+    return TooManyRows(
+        f"More than {max_rows} rows in one request", hint="Send them in parts, or use ketch score for whole tables."
+    )
+
+
+def _bound_depth(values: Iterable[object]) -> None:
+    level = [value for value in values if type(value) is dict or type(value) is list]
+    depth = 2
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise _too_deep()
+        inner = [part for each in level for part in (each.values() if isinstance(each, dict) else each)]
+        level = [value for value in inner if type(value) is dict or type(value) is list]
+
+
+def columns_of(rows: Sequence[Mapping[str, object]]) -> Columns:
+    """Turn rows into columns over the union of their names, ABSENT where a row lacks one."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name, ABSENT) for row in rows] for name in names}
+
+
+# ---- CSV: every cell is a text, so types come from the contract ------------------------------------
+
+
+def from_csv(body: bytes, fields: Sequence[Field], max_rows: int) -> Table:
+    """Read a CSV with a header line; cells become what their field's type says."""
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UndecodableBody("The CSV is not UTF-8", hint="Save it as UTF-8 and send it again.") from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[list[str]] = []
+    try:
+        header = checked_header(next(reader, []))
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise UndecodableBody(
+                    f"Line {reader.line_num} of the CSV has {len(cells)} cells, the header has {len(header)}",
+                    hint="Give every line as many cells as the header.",
+                )
+            rows.append(cells)
+            if len(rows) > max_rows:
+                raise too_many_rows(max_rows)
+    except csv.Error as error:
+        raise UndecodableBody(f"The CSV cannot be read: {error}", hint="Mend that line.") from None
+    if not rows:
+        raise _refuse_shape(0, "The CSV has no rows")
+    return Table(typed_columns(header, rows, fields), len(rows))
+
+
+def checked_header(header: Sequence[str]) -> list[str]:
+    """Give the column names of a CSV, each once and none empty."""
+    names = [name.strip() for name in header]
+    if not names or "" in names:
+        raise UndecodableBody("The CSV needs a name for every column", hint="Put the field names in the first line.")
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UndecodableBody(f"The CSV has two columns named {twice!r}", hint="Remove one of them.")
+    return names
+
+
+def typed_columns(header: Sequence[str], rows: Sequence[Sequence[str]], fields: Sequence[Field]) -> Columns:
+    """Turn rows of texts into columns of the types that the contract names."""
+    by_name = {each.name: each for each in fields}
+    cells: Iterable[tuple[str, ...]] = zip(*rows, strict=True) if rows else [() for _ in header]
+    return {name: typed_cells(texts, by_name.get(name)) for name, texts in zip(header, cells, strict=True)}
+
+
+def typed_cells(texts: Iterable[str], each: Field | None) -> list[object]:
+    """Read the cells of one column; what cannot be read stays text and is refused by the check."""
+    if each is None or each.type in {"text", "date", "datetime"}:
+        return [text if text else None for text in texts]
+    if each.type == "category":
+        known = {str(value).lower() if isinstance(value, bool) else str(value): value for value in each.categories}
+        return [known.get(text, _category_cell(text, known)) for text in texts]
+    return [number_cell(text) if each.type != "boolean" else _boolean_cell(text) for text in texts]
+
+
+def _category_cell(text: str, known: Mapping[str, object]) -> object:
+    if text.strip().lower() in MISSING_WORDS:
+        return None
+    if all(isinstance(value, int | float) for value in known.values()):
+        return known.get(text.strip().lower(), number_cell(text))
+    return text
+
+
+def number_cell(text: str) -> object:
+    """Read a cell as a number, None where it stands for nothing, itself where it is neither."""
+    if "_" in text:  # Python reads 1_000 as a number, nobody else does
+        return text
+    try:
+        return int(text) if len(text) < 19 else float(text)
+    except ValueError:
+        pass
+    if text.strip().lower() in MISSING_WORDS:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _boolean_cell(text: str) -> object:
+    word = text.strip().lower()
+    return None if word in MISSING_WORDS else {"true": True, "1": True, "false": False, "0": False}.get(word, text)
+
+
+# ---- answers ---------------------------------------------------------------------------------------
+
+
+def accepted(accept: str, content_type: str) -> str:
+    """Choose how the answer is written: as asked, else as the question was.
+
+    Raises:
+        NotAcceptable: the caller accepts neither JSON nor CSV.
+    """
+    kind = media_type(content_type)
+    own = CSV if kind == CSV else JSON
+    if not accept or "*/*" in accept:
+        return own
+    kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    for each in kinds:
+        if each in {JSON, CSV}:
+            return each
+        if each in {"application/*", "text/*"}:
+            return JSON if each == "application/*" else CSV
+    raise NotAcceptable(f"No answer can be written as {accept[:100]!r}", hint=f"Accept {JSON} or {CSV}.")
+
+
+def encode(columns: Mapping[str, Sequence[object]], n: int, *, single: bool, accept: str = JSON) -> bytes:
+    """Write answers, given as columns, as one object, a list of objects or a CSV."""
+    if accept == CSV:
+        return _to_csv(columns, n)
+    names = list(columns)
+    if single:
+        return _encode_json({name: columns[name][0] for name in names})
+    return _encode_json([dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)])
+
+
+def _to_csv(columns: Mapping[str, Sequence[object]], n: int) -> bytes:
+    flat = flatten(columns)
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(list(flat))
+    writer.writerows([csv_cell(flat[name][row]) for name in flat] for row in range(n))
+    return out.getvalue().encode()
+
+
+def flatten(columns: Mapping[str, Sequence[object]]) -> dict[str, Sequence[object]]:
+    """Spread grouped probabilities over one column for each class: species_probabilities.setosa."""
+    flat: dict[str, Sequence[object]] = {}
+    for name, values in columns.items():
+        if values and isinstance(values[0], dict):
+            for key in values[0]:
+                flat[f"{name}.{key}"] = [each[key] for each in values if isinstance(each, dict)]
+        else:
+            flat[name] = values
+    return flat
+
+
+def csv_cell(value: object) -> object:
+    """Write a value so that it reads back the same."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value)
+    return value

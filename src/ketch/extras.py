@@ -1,0 +1,33 @@
+"""Optional libraries: where each comes from, and the sentence that installs it."""
+
+import importlib
+from types import ModuleType
+
+from ketch.errors import NotInstalled
+
+EXTRAS = {  # root module -> extra that brings it
+    "joblib": "sklearn",
+    "numpy": "sklearn",
+    "pandas": "sklearn",
+    "psycopg": "postgres",
+    "pyarrow": "arrow",
+    "scipy": "sklearn",
+    "sklearn": "sklearn",
+    "skops": "sklearn",
+}
+
+
+def load(name: str) -> ModuleType:
+    """Import an optional module by its dotted name.
+
+    Raises:
+        NotInstalled: the library is missing; the hint is the command that installs it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        root = name.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != root:
+            raise
+        extra = EXTRAS[root]
+        raise NotInstalled(f"{root} is not installed", hint=f"Install it with: pip install 'ketch[{extra}]'") from None

@@ -1,0 +1,517 @@
+"""The one composer of a bundle: model (+ data) → contract, golden predictions, bundle.
+
+files or object --*open*--> model --*study*--> draft --*refine, try*--> contract --*ask*--> golden --> bundle
+"""
+
+import os
+import pickle
+import random
+import tomllib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from ketch import bundle, extras, schema, settings, trust
+from ketch.adapters import Adapter, Knowledge, Runner, adapter_for
+from ketch.bundle import Golden, Manifest, Original
+from ketch.errors import ContractError, InputError, ModelError, NotAModel, UnsupportedModel, UsageError
+from ketch.schema import NAME, Answer, Columns, Contract, Field, Scalar
+
+GOLDEN_ROWS: Final = 48
+TOLERANCE: Final = 1e-6
+AMENDABLE: Final = frozenset({"label", "unit", "description", "minimum", "maximum", "example"})
+YES: Final = frozenset({"1", "1.0", "true", "yes"})
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person may say beyond the model itself; `ask` chooses the positive class when nothing tells."""
+
+    target: str = ""
+    name: str = ""
+    positive: str | None = None
+    threshold: float | None = None
+    amendments: Mapping[str, Any] = field(default_factory=dict)
+    ask: Callable[[Sequence[Scalar]], Scalar] | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of the model as it was given."""
+
+    name: str
+    format: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A bundle's bytes, where they were written (if anywhere), and what a person should know."""
+
+    data: bytes
+    name: str
+    notes: tuple[str, ...]
+    path: Path | None = None
+
+
+def pack(
+    model: object,
+    path: str | Path | None = None,
+    *,
+    target: str = "",
+    data: object = None,
+    name: str = "",
+    positive: object = None,
+    threshold: float | None = None,
+    contract: str | Path | None = None,
+) -> Packed:
+    """Pack a fitted model, or the file or files it was saved to, into a bundle.
+
+    `data` is a DataFrame, a list of dicts or the path of a CSV or Parquet file: it sharpens types, ranges and
+    categories. `positive` names the class whose probability is answered; `contract` is an amended contract.toml.
+    The bundle is written to `path`, by default `NAME.ketch` in the current folder.
+
+    Raises:
+        ModelError, TrustError, InputError, ContractError, UsageError: each with the remedy in its hint.
+    """
+    options = Options(
+        target=target,
+        name=name,
+        positive=None if positive is None else str(positive),
+        threshold=threshold,
+        amendments=read_amendments(contract) if contract else {},
+    )
+    packed = compose(model, read_table(data), options, home=settings.home(os.environ))
+    for note in packed.notes:
+        warnings.warn(note, stacklevel=2)
+    written = Path(path) if path else Path(packed.name + bundle.SUFFIX)
+    bundle.save(packed.data, written)
+    return Packed(packed.data, packed.name, packed.notes, written)
+
+
+def compose(model: object, table: Columns | None, options: Options, *, home: Path) -> Packed:
+    """Compose a bundle; nothing but approvals is written."""
+    notes: list[str] = []
+    sources, parts = _open(model, home, notes)
+    adapter = adapter_for(_first_object(parts))
+    joined = adapter.join(parts)
+    names = [] if table is None else [name for name in table if name != options.target]
+    knowledge = adapter.study(joined, names)
+    _require_target(options, table, knowledge)
+    fields = _sharpened(knowledge, table)
+    runner = adapter.runner(joined, fields)
+    fields = _settle_missing(fields, knowledge, table, runner)
+    fields = tuple(_amended(each, options.amendments) for each in _with_examples(fields, knowledge, table))
+    answer = _answer(knowledge, options, notes)
+    chosen = _name(options, sources)
+    manifest = Manifest(
+        format=bundle.FORMAT,
+        name=chosen,
+        answer=answer,
+        adapter=_root(adapter),
+        serves="original",
+        tolerance=TOLERANCE,
+        originals=tuple(Original(_member(place, each), each.format, each.name) for place, each in enumerate(sources)),
+        origin=dict(knowledge.origin),
+        versions=bundle.versions(adapter.requirements(), version("ketch")),
+        members={},
+    )
+    files = {_member(place, each): each.data for place, each in enumerate(sources)}
+    files["env/requirements.txt"] = _requirements(adapter)
+    golden = _golden(fields, knowledge, table, runner)
+    contract = Contract(fields, answer)
+    return Packed(
+        bundle.write(manifest, contract, golden, _profile(fields, table, options.target), files), chosen, tuple(notes)
+    )
+
+
+def _root(adapter: Adapter) -> str:
+    return str(getattr(adapter, "__name__", type(adapter).__module__)).rpartition(".")[2]
+
+
+def _requirements(adapter: Adapter) -> bytes:
+    return "".join(f"{name}=={number}\n" for name, number in sorted(adapter.requirements().items())).encode()
+
+
+def _member(place: int, source: Source) -> str:
+    stem = schema.slug(Path(source.name).name)
+    return f"original/{place}-{stem}"
+
+
+# ---- opening what was given ------------------------------------------------------------------------
+
+
+def _open(model: object, home: Path, notes: list[str]) -> tuple[list[Source], list[object]]:
+    paths = _as_paths(model)
+    if not paths:
+        source = _pickled(model, home)
+        return [source], [model]
+    sources = [_read_file(path) for path in paths]
+    parts = []
+    for source in sources:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            parts.append(trust.open_model(source.data, home=home, name=source.name))
+        notes += _version_notes(source, caught)
+    return sources, parts
+
+
+def _as_paths(model: object) -> list[Path]:
+    listed = model if isinstance(model, list | tuple) else [model]
+    paths = [Path(each) for each in listed if isinstance(each, str | Path)]
+    return paths if len(paths) == len(listed) else []
+
+
+def _first_object(parts: object) -> object:
+    while isinstance(parts, list | tuple | dict):
+        if not parts:
+            raise NotAModel("The file holds an empty list", hint="Save the fitted model itself, then pack it.")
+        parts = next(iter(parts.values())) if isinstance(parts, dict) else parts[0]
+    return parts
+
+
+def _read_file(path: Path) -> Source:
+    data = read_bytes(path)
+    if bundle.looks_like_bundle(data):
+        raise InputError(f"{path} is a zip archive, not a pickle", hint="Give the file your notebook saved.")
+    return Source(path.name, trust.examine(data).format, data)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file whole.
+
+    Raises:
+        InputError: it is not there, or not readable.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}", hint="Check the path; ls shows what is there.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", hint="Give a readable file.") from None
+
+
+def _pickled(model: object, home: Path) -> Source:
+    adapter_for(_first_object(model))
+    try:
+        data = pickle.dumps(model, protocol=5)
+    except Exception as error:
+        raise UnsupportedModel(
+            f"The model cannot be saved: {error}", hint="Define its functions in a module that can be imported."
+        ) from None
+    finding = trust.examine(data)
+    if local := [each for each in finding.refused if each.startswith("__main__.")]:
+        raise UnsupportedModel(
+            f"The model uses {local[0]}, which only this script or notebook knows",
+            hint="Move it to a module that can be imported, fit the model again, then pack it.",
+        )
+    if finding.refused or finding.faults:  # its maker is packing it, here and now
+        trust.approve(data, home=home, name="packed from Python", when=datetime.now(UTC).isoformat(timespec="seconds"))
+    return Source("model.pkl", "pickle", data)
+
+
+def _version_notes(source: Source, caught: Sequence[warnings.WarningMessage]) -> list[str]:
+    written = trust.examine(source.data).sklearn_version
+    if written and any(type(each.message).__name__ == "InconsistentVersionWarning" for each in caught):
+        installed = extras.load("sklearn").__version__
+        return [
+            f"{source.name} was written by scikit-learn {written}, this is {installed}: compare a few answers "
+            "with the original's before you rely on it"
+        ]
+    return []
+
+
+# ---- the contract ----------------------------------------------------------------------------------
+
+
+def _require_target(options: Options, table: Columns | None, knowledge: Knowledge) -> None:
+    if table is None:
+        return
+    if options.target and options.target not in table:
+        raise InputError(f"The data has no column {options.target!r}", hint=f"Its columns are: {_listed(list(table))}")
+    missing = [each.name for each in knowledge.fields if each.name not in table]
+    if missing and not set(knowledge.fields[0].name) <= set("x0123456789"):
+        raise InputError(
+            f"The data has no column {missing[0]!r}, which the model reads",
+            hint=f"Its columns are: {_listed(list(table))}. Prepare them as the training script does.",
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _sharpened(knowledge: Knowledge, table: Columns | None) -> tuple[Field, ...]:
+    if table is None:
+        return knowledge.fields
+    return tuple(schema.refine(each, table[each.name]) if each.name in table else each for each in knowledge.fields)
+
+
+def _settle_missing(
+    fields: tuple[Field, ...], knowledge: Knowledge, table: Columns | None, runner: Runner
+) -> tuple[Field, ...]:
+    """Let a field be missing where the model answers without it; what an encoder settled is not tried."""
+    open_names = [each.name for each in fields if each.name not in knowledge.settled]
+    typical = {name: values[:1] for name, values in _composed(fields, knowledge, table, 1).items()}
+    _try(runner, typical, 1)
+    together = {name: values * len(open_names) for name, values in typical.items()}
+    for place, name in enumerate(open_names):
+        together[name] = [None if row == place else value for row, value in enumerate(together[name])]
+    if open_names and _answers(runner, together, len(open_names)):
+        optional = set(open_names)
+    else:
+        optional = {name for name in open_names if _answers(runner, {**typical, name: [None]}, 1)}
+    return tuple(
+        msgspec.structs.replace(each, required=each.name not in optional) if each.name in open_names else each
+        for each in fields
+    )
+
+
+def _answers(runner: Runner, columns: Columns, n: int) -> bool:
+    try:
+        raw = runner(columns, n)
+    except Exception:  # whatever a model raises on a missing value, it does not handle it
+        return False
+    return all(label == label for label in raw.labels)
+
+
+def _try(runner: Runner, columns: Columns, n: int) -> None:
+    try:
+        raw = runner(columns, n)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ModelError(
+            f"The model does not answer a plausible row: {type(error).__name__}: {reason}",
+            hint="Give rows it was trained on with --data rows.csv, so that types and values are known.",
+        ) from None
+    if raw.labels and isinstance(raw.labels[0], list):
+        raise UnsupportedModel("The model answers several targets at once", hint="Fit one model for each target.")
+
+
+def _answer(knowledge: Knowledge, options: Options, notes: list[str]) -> Answer:
+    classes = tuple(each for each in knowledge.classes if isinstance(each, str | int | float))
+    values = "probability" if knowledge.probabilities else "score" if knowledge.score else "none"
+    threshold = options.amendments.get("threshold", options.threshold)
+    positive = _positive(classes, options, notes) if knowledge.task == "binary" else None
+    if threshold is not None and (knowledge.task != "binary" or values != "probability"):
+        raise UsageError(
+            "A threshold needs a yes/no model with probabilities", hint="Leave the threshold out for this model."
+        )
+    if threshold is not None and not 0 < float(threshold) < 1:
+        raise UsageError(f"A threshold of {threshold} decides nothing", hint="Give a number between 0 and 1.")
+    if options.positive is not None and knowledge.task != "binary":
+        raise UsageError("Only a yes/no model has a positive class", hint="Leave --positive out.")
+    return Answer(
+        task=knowledge.task,  # type: ignore[arg-type]
+        target=options.target or "prediction",
+        classes=classes,
+        positive=positive,
+        threshold=None if threshold is None else float(threshold),
+        values=values,  # type: ignore[arg-type]
+    )
+
+
+def _positive(classes: tuple[Scalar, ...], options: Options, notes: list[str]) -> Scalar:
+    if options.positive is not None:
+        named = [each for each in classes if str(each).lower() == options.positive.lower()]
+        if not named:
+            raise UsageError(
+                f"{options.positive!r} is not a class of this model",
+                hint=f"Its classes are: {', '.join(map(str, classes))}",
+            )
+        return named[0]
+    certain = [each for each in classes if str(each).lower() in YES]
+    if len(certain) == 1:
+        return certain[0]
+    if options.ask is not None:
+        return options.ask(classes)
+    notes.append(f"{classes[1]!r} is taken as the positive class; --positive chooses the other")
+    return classes[1]
+
+
+def _name(options: Options, sources: Sequence[Source]) -> str:
+    if options.name:
+        if not NAME.fullmatch(options.name):
+            raise UsageError(
+                f"{options.name!r} cannot name a bundle", hint="Use small letters, digits, dots and dashes, at most 64."
+            )
+        return options.name
+    return schema.slug(options.target or Path(sources[0].name).stem)
+
+
+def read_amendments(path: str | Path) -> dict[str, Any]:
+    """Read an amended contract.toml.
+
+    Raises:
+        ContractError: it is not TOML, or sets what cannot be set.
+    """
+    data = read_bytes(Path(path))
+    try:
+        found = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ContractError(f"{path} is not valid TOML: {error}", hint="Mend that line.") from None
+    if extra := found.keys() - {"fields", "threshold"}:
+        raise ContractError(f"{path} sets {min(extra)!r}", hint="Only threshold and [fields.NAME] can be set.")
+    if not isinstance(found.get("fields", {}), dict):
+        raise ContractError(f"{path} has no [fields.NAME] tables", hint="Start from: ketch inspect BUNDLE --contract")
+    return found
+
+
+def _amended(each: Field, amendments: Mapping[str, Any]) -> Field:
+    wanted = amendments.get("fields", {}).get(each.name)
+    if wanted is None:
+        return each
+    current = msgspec.to_builtins(each)
+    changed = {key: value for key, value in wanted.items() if current.get(key) != value}
+    if frozen := changed.keys() - AMENDABLE - {"name"}:
+        raise ContractError(
+            f"The contract changes {min(frozen)!r} of {each.name!r}, which the model decides",
+            hint=f"Amend only: {', '.join(sorted(AMENDABLE))}.",
+        )
+    try:
+        return msgspec.convert({**current, **changed}, Field)
+    except msgspec.ValidationError as error:
+        raise ContractError(f"The contract of {each.name!r} is not usable: {error}", hint="Mend that value.") from None
+
+
+def contract_toml(contract: Contract) -> str:
+    """Write a contract as TOML that a person can amend and give back."""
+    lines = ["# Amend labels, units, descriptions, ranges and the threshold; the rest is what the model knows.\n"]
+    if contract.answer.task == "binary" and contract.answer.values == "probability":
+        at = contract.answer.threshold
+        lines.append(f"threshold = {at}\n" if at is not None else "# threshold = 0.5\n")
+    for each in contract.fields:
+        lines.append(f"\n[fields.{_toml(each.name)}]\n")
+        shown = {"label": "", "unit": "", "description": "", **msgspec.to_builtins(each)}
+        lines += [f"{key} = {_toml(value)}\n" for key, value in shown.items() if key != "name" and value is not None]
+    return "".join(lines)
+
+
+def _toml(value: object) -> str:
+    # a JSON scalar or list of scalars is TOML, but for the DEL character
+    return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")
+
+
+# ---- rows composed from the contract ---------------------------------------------------------------
+
+
+def _with_examples(fields: Sequence[Field], knowledge: Knowledge, table: Columns | None) -> list[Field]:
+    typical = _composed(fields, knowledge, table, 1)
+    return [msgspec.structs.replace(each, example=typical[each.name][0]) for each in fields]
+
+
+def _composed(fields: Sequence[Field], knowledge: Knowledge, table: Columns | None, n: int) -> Columns:
+    """Compose rows field by field: the first is typical, the rest walk through categories and ranges.
+
+    No record of the sample is copied: every value is drawn from its own column's contract or profile.
+    """
+    drawn = {}
+    for each in fields:
+        source = random.Random(each.name)  # noqa: S311 (examples, the same ones at every packing)
+        spread = schema.profile(table[each.name]) if table is not None and each.name in table else {}
+        drawn[each.name] = [_value(each, knowledge, spread, place, source) for place in range(n)]
+    return drawn
+
+
+def _value(each: Field, knowledge: Knowledge, spread: Mapping[str, Any], place: int, source: random.Random) -> object:
+    if not each.required and place % 7 == 3:
+        return None
+    if each.type == "category":
+        counts = spread.get("counts", {})
+        common = max(each.categories, key=lambda value: counts.get(str(value), 0), default="")
+        return common if place == 0 or not each.categories else each.categories[place % len(each.categories)]
+    if each.type == "boolean":
+        return place % 2 == 1
+    if each.type == "text":
+        words = knowledge.words.get(each.name) or ("word",)
+        return " ".join(source.choice(words) for _ in range(source.randint(4, 12)))
+    if each.type in {"date", "datetime"}:
+        day = date(2020, 1, 1) + timedelta(days=source.randint(0, 1500) if place else 0)
+        return day.isoformat() if each.type == "date" else f"{day.isoformat()}T12:00:00"
+    return _number(each, knowledge, spread, place, source)
+
+
+def _number(each: Field, knowledge: Knowledge, spread: Mapping[str, Any], place: int, source: random.Random) -> float:
+    quantiles = spread.get("quantiles")
+    if quantiles:
+        middle = quantiles[len(quantiles) // 2]
+        at = source.random() * (len(quantiles) - 1)
+        low, high = quantiles[int(at)], quantiles[min(int(at) + 1, len(quantiles) - 1)]
+        value = low + (high - low) * (at - int(at))
+    else:
+        low, high = knowledge.plausible.get(each.name, (0.0, 100.0))
+        low = max(low, 0.0) if high > 0 and each.name in knowledge.plausible else low
+        middle, value = (low + high) / 2, source.uniform(low, high)
+    value = middle if place == 0 else value
+    return round(value) if each.type == "integer" else float(f"{value:.4g}")
+
+
+def _golden(fields: tuple[Field, ...], knowledge: Knowledge, table: Columns | None, runner: Runner) -> Golden:
+    columns = _composed(fields, knowledge, table, GOLDEN_ROWS)
+    keep = _answerable(runner, columns)
+    columns = {name: [values[row] for row in keep] for name, values in columns.items()}
+    raw = runner(columns, len(keep))
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    scores: list[object] | None = None if raw.scores is None else list(raw.scores)
+    return Golden(rows, raw.labels, raw.probabilities, scores)
+
+
+def _answerable(runner: Runner, columns: Columns) -> list[int]:
+    """Leave out composed rows that the model itself refuses, such as two missing values it takes singly."""
+    if _answers(runner, columns, GOLDEN_ROWS):
+        return list(range(GOLDEN_ROWS))
+    return [
+        row
+        for row in range(GOLDEN_ROWS)
+        if _answers(runner, {name: [values[row]] for name, values in columns.items()}, 1)
+    ]
+
+
+def _profile(fields: Sequence[Field], table: Columns | None, target: str) -> dict[str, object]:
+    if table is None:
+        return {}
+    names = [each.name for each in fields if each.name in table and each.type != "text"]
+    return {name: schema.profile(table[name]) for name in [*names, *([target] if target in table else [])]}
+
+
+# ---- the sample ------------------------------------------------------------------------------------
+
+
+def read_table(data: object) -> Columns | None:
+    """Read a sample, given as DataFrame, list of dicts or path, as columns.
+
+    Raises:
+        InputError: it cannot be read as a table with rows.
+    """
+    if data is None:
+        return None
+    if isinstance(data, str | Path):
+        data = _read_frame(Path(data))
+    if isinstance(data, list | tuple):
+        data = extras.load("pandas").DataFrame(list(data))
+    if not hasattr(data, "columns") or not hasattr(data, "to_dict"):
+        raise InputError(
+            f"A {type(data).__name__} is no table", hint="Give a DataFrame, a list of dicts, or a CSV or Parquet file."
+        )
+    if not len(data.columns) or not len(data):  # type: ignore[arg-type]
+        raise InputError("The data has no rows", hint="Give some rows the model was trained on.")
+    return {str(name): data[name].tolist() for name in data.columns}  # type: ignore[index]
+
+
+def _read_frame(path: Path) -> Any:
+    pandas = extras.load("pandas")
+    read_bytes(path)
+    try:
+        if path.suffix.lower() in {".parquet", ".pq"}:
+            extras.load("pyarrow")
+            return pandas.read_parquet(path)
+        return pandas.read_csv(path)
+    except (ValueError, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{path} cannot be read as a table: {reason}", hint="Give a CSV or Parquet file.") from None

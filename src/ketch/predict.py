@@ -1,0 +1,394 @@
+"""The engine: decode, run, encode; one Predictor answers for every door.
+
+body --*decode*--> Rows --*ask*--> Raw --*answer*--> Results --*encode*--> body
+"""
+
+import importlib
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ketch import bundle, codec, settings, trust
+from ketch.adapters import KNOWN, Adapter, Raw, Runner, adapter_for
+from ketch.bundle import Bundle, Golden
+from ketch.codec import JSON, Table
+from ketch.errors import AnswersDiffer, CorruptBundle, InputError, NotAnswerable, RowsRefused
+from ketch.pack import Options, compose, read_bytes, read_table
+from ketch.schema import Answer, Checker, Columns, Contract, Fault, Scalar, is_missing
+from ketch.store import Store
+
+SUFFIXES: Final = frozenset({bundle.SUFFIX, ".bin", ".joblib", ".pickle", ".pkl", ".sav"})
+MOST_FAULTS: Final = 100  # listed in one refusal; a body of 10,000 bad rows must not make an answer of 10 MB
+
+
+@dataclass(slots=True)
+class Rows:
+    """Checked rows as columns, with what was flagged on the way."""
+
+    columns: Columns
+    n: int
+    single: bool = False
+    flags: list[Fault] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Results:
+    """Answers as columns, in the words of the wire."""
+
+    columns: Columns
+    n: int
+    single: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one request may ask and what is refused."""
+
+    max_rows: int = 10_000
+    strict: bool = False
+    lenient: bool = False
+
+
+class Predictor:
+    """A bundle, ready to answer."""
+
+    def __init__(self, opened: Bundle, runner: Runner, *, limits: Limits = Limits(), reference: str = "") -> None:
+        self.bundle = opened
+        self.contract: Contract = opened.contract
+        self.limits = limits
+        self.name = opened.manifest.name
+        self.reference = reference or self.name
+        self._runner = runner
+        self.checker = Checker(opened.contract.fields, strict=limits.strict, lenient=limits.lenient)
+        self._shape = _shaper(opened.contract.answer)
+
+    @property
+    def answers(self) -> list[str]:
+        """Name what an answer holds."""
+        golden = _first(self.bundle.golden, 1)
+        scores: Any = golden.scores
+        return list(self._shape(Raw(golden.labels, golden.probabilities, scores)))
+
+    def decode(self, body: bytes, content_type: str = JSON) -> Rows:
+        """Read and check a body.
+
+        Raises:
+            RequestError: one of its kinds, with the rows and fields at fault.
+        """
+        return self.check(codec.decode(body, content_type, self.contract.fields, max_rows=self.limits.max_rows))
+
+    def check(self, table: Table) -> Rows:
+        """Check decoded rows.
+
+        Raises:
+            RowsRefused: a row breaks the contract.
+        """
+        checked = self.checker(table.columns, table.n)
+        if checked.faults:
+            raise refusal(checked.faults, table)
+        return Rows(checked.columns, table.n, table.single, checked.flags)
+
+    def sift(self, table: Table) -> tuple[Rows, dict[int, list[Fault]]]:
+        """Check decoded rows and take out those at fault: what is left, and the faults by row number."""
+        checked = self.checker(table.columns, table.n)
+        bad: dict[int, list[Fault]] = {}
+        for fault in checked.faults:
+            bad.setdefault(fault.row, []).append(fault)
+        if not bad:
+            return Rows(checked.columns, table.n, table.single, checked.flags), bad
+        keep = [row for row in range(table.n) if row not in bad]
+        columns = {name: [values[row] for row in keep] for name, values in checked.columns.items()}
+        return Rows(columns, len(keep), False, [flag for flag in checked.flags if flag.row not in bad]), bad
+
+    def ask(self, rows: Rows) -> Raw:
+        """Ask the model.
+
+        Raises:
+            NotAnswerable: the model fails on rows that keep the contract.
+        """
+        try:
+            return self._runner(rows.columns, rows.n)
+        except Exception as error:
+            raise NotAnswerable(
+                f"The model gives no answer to this: {type(error).__name__}",
+                hint="Compare the values with GET /schema; one is outside what the model was made for.",
+            ) from error
+
+    def answer(self, raw: Raw, *, single: bool) -> Results:
+        """Put the model's answers into the words of the wire.
+
+        Raises:
+            NotAnswerable: an answer is not a finite number.
+        """
+        columns = self._shape(raw)
+        return Results(columns, len(raw.labels), single)
+
+    def run(self, rows: Rows) -> Results:
+        """Answer checked rows."""
+        return self.answer(self.ask(rows), single=rows.single)
+
+    def encode(self, results: Results, accept: str = JSON) -> bytes:
+        """Write results as JSON or CSV."""
+        return codec.encode(results.columns, results.n, single=results.single, accept=accept)
+
+    def __call__(self, body: bytes, content_type: str = JSON, accept: str = "") -> bytes:
+        """Answer a body with a body."""
+        return self.encode(self.run(self.decode(body, content_type)), codec.accepted(accept, content_type))
+
+    def predict(self, rows: Any) -> Any:
+        """Answer a dict with a dict, a list with a list, a DataFrame with a DataFrame on the same index.
+
+        Raises:
+            RequestError: as the service would answer.
+        """
+        if hasattr(rows, "to_dict") and hasattr(rows, "index"):
+            return self._predict_frame(rows)
+        single = isinstance(rows, Mapping)
+        listed: list[Mapping[str, object]] = [rows] if single else list(rows)
+        if not listed:
+            return []
+        results = self.run(self.check(Table(codec.columns_of(listed), len(listed), single)))
+        answers = [dict(zip(results.columns, row, strict=True)) for row in zip(*results.columns.values(), strict=True)]
+        return answers[0] if single else answers
+
+    def _predict_frame(self, frame: Any) -> Any:
+        columns = read_table(frame) or {}
+        table = Table({name: [_none(value) for value in values] for name, values in columns.items()}, len(frame))
+        results = self.run(self.check(table))
+        return type(frame)(codec.flatten(results.columns), index=frame.index)
+
+    def replay(self, rows: int | None = None) -> float:
+        """Ask the golden rows (or the first few) again and give the worst difference to the answers they must have.
+
+        Raises:
+            AnswersDiffer: a label differs, or a number by more than the bundle's tolerance.
+        """
+        golden = _first(self.bundle.golden, rows)
+        columns = {each.name: [row.get(each.name) for row in golden.rows] for each in self.contract.fields}
+        raw = self._runner(columns, len(golden.rows))
+        continuous = self.contract.answer.task == "regression"
+        worst = max(
+            _distance(raw.probabilities, golden.probabilities),
+            _distance(raw.scores, golden.scores),
+            _distance(raw.labels, golden.labels) if continuous else 0.0,
+        )
+        tolerance = self.bundle.manifest.tolerance
+        if not worst <= tolerance or not (continuous or _same_labels(raw, golden, tolerance)):
+            raise AnswersDiffer(
+                f"{self.name} does not give its golden answers here (worst difference {worst:.2g})",
+                hint=f"Serve it where {_made_with(self.bundle)} is installed, or pack the model again here.",
+            )
+        return worst
+
+
+def _first(golden: Golden, rows: int | None) -> Golden:
+    def cut(values: Any) -> Any:
+        return None if values is None else values[:rows]
+
+    return Golden(golden.rows[:rows], golden.labels[:rows], cut(golden.probabilities), cut(golden.scores))
+
+
+def _same_labels(raw: Raw, golden: Golden, tolerance: float) -> bool:
+    """Compare labels, but for rows whose two best classes stand closer together than the tolerance."""
+    for row, (label, wanted) in enumerate(zip(raw.labels, golden.labels, strict=True)):
+        if label != wanted:
+            best = sorted(golden.probabilities[row] if golden.probabilities else (), reverse=True)
+            if len(best) < 2 or best[0] - best[1] > tolerance:
+                return False
+    return True
+
+
+def _made_with(opened: Bundle) -> str:
+    found = opened.manifest.versions
+    return f"scikit-learn {found['scikit-learn']}" if "scikit-learn" in found else "what it was packed with"
+
+
+def _none(value: object) -> object:
+    return None if is_missing(value) else value
+
+
+def _distance(one: object, other: object) -> float:
+    """Give the largest relative difference between two nests of numbers; infinite where their shapes differ."""
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return max((_distance(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return abs(one - other) / max(1.0, abs(other))
+    return 0.0 if one is None and other is None else math.inf
+
+
+def refusal(faults: Sequence[Fault], table: Table) -> RowsRefused:
+    """Make one refusal of all faults; its message names the first."""
+    first = faults[0]
+    where = "" if table.single else f" of row {first.row}"
+    what = {
+        "missing": f"{first.field}{where} is missing",
+        "unknown-field": f"{first.field[:80]}{where} is not a field of this model",
+        "unknown-category": f"{first.field}{where} has a value the model never saw",
+        "wrong-type": f"{first.field}{where} must be {first.expected}",
+        "not-finite": f"{first.field}{where} must be a finite number",
+        "out-of-range": f"{first.field}{where} is outside its range, {first.expected}",
+    }[first.code]
+    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+    hint = f"Did you mean {first.nearest!r}?" if first.nearest is not None else _remedy(first)
+    return RowsRefused(what + more, hint=hint, errors=[fault.record() for fault in faults[:MOST_FAULTS]])
+
+
+def _remedy(fault: Fault) -> str:
+    if fault.code == "unknown-category":
+        shown = ", ".join(str(value) for value in fault.allowed[:8])
+        return f"Allowed: {shown}{', …' if len(fault.allowed) > 8 else ''}. All of them stand at GET /schema."
+    if fault.code == "unknown-field":
+        return "Leave it out; the fields stand at GET /schema."
+    return f"Send {fault.expected}; GET /schema shows every field."
+
+
+# ---- answers in the words of the wire ----------------------------------------------------------------
+
+
+def _shaper(answer: Answer) -> Any:
+    shapers = {"binary": _binary, "multiclass": _multiclass, "regression": _number, "outlier": _outlier}
+    return shapers.get(answer.task, _cluster)(answer)
+
+
+def _binary(answer: Answer) -> Any:
+    name, place, at = answer.target, answer.classes.index(answer.positive), answer.threshold
+    said = _as_boolean(answer.classes)
+    other = answer.classes[1 - place]
+
+    def shape(raw: Raw) -> Columns:
+        if raw.probabilities is None:
+            labels = [said(label) for label in raw.labels]
+            if raw.scores is None:
+                return {name: labels}
+            sign = 1 if place == 1 else -1
+            return {name: labels, f"{name}_score": _finite([sign * score for score in raw.scores])}
+        likely = [row[place] for row in raw.probabilities]
+        labels = raw.labels if at is None else [answer.positive if value >= at else other for value in likely]
+        return {name: [said(label) for label in labels], f"{name}_probability": _finite(likely)}
+
+    return shape
+
+
+def _as_boolean(classes: tuple[Scalar, ...]) -> Any:
+    """A 0/1 or boolean class is a JSON boolean, otherwise the class itself."""
+    return bool if set(classes) == {0, 1} else (lambda label: label)
+
+
+def _multiclass(answer: Answer) -> Any:
+    name, keys = answer.target, [str(each) for each in answer.classes]
+
+    def shape(raw: Raw) -> Columns:
+        found = raw.probabilities if raw.probabilities is not None else raw.scores
+        if found is None or not isinstance(found[0] if found else [], list):
+            return {name: raw.labels}
+        kind = "probabilities" if raw.probabilities is not None else "scores"
+        groups: list[object] = [dict(zip(keys, _finite(row), strict=False)) for row in found]  # type: ignore[arg-type]
+        return {name: raw.labels, f"{name}_{kind}": groups}
+
+    return shape
+
+
+def _number(answer: Answer) -> Any:
+    return lambda raw: {answer.target: _finite([float(label) for label in raw.labels])}
+
+
+def _outlier(answer: Answer) -> Any:
+    def shape(raw: Raw) -> Columns:
+        columns: Columns = {"outlier": [label == -1 for label in raw.labels]}
+        if raw.scores is not None:  # scikit-learn counts down towards outliers; a score people read counts up
+            columns["outlier_score"] = _finite([-score for score in raw.scores])
+        return columns
+
+    return shape
+
+
+def _cluster(answer: Answer) -> Any:
+    return lambda raw: {"cluster": raw.labels}
+
+
+def _finite(values: Sequence[float]) -> list[object]:
+    for row, value in enumerate(values):
+        if not math.isfinite(value):
+            raise NotAnswerable(
+                f"The model's answer to row {row} is not a finite number",
+                hint="Compare the values with GET /schema; one is far outside what the model was made for.",
+                errors=[{"row": row, "code": "not-answerable"}],
+            )
+    return list(values)
+
+
+# ---- loading -----------------------------------------------------------------------------------------
+
+
+def load(model: str | Path, *, home: Path | None = None, limits: Limits = Limits()) -> Predictor:
+    """Open a MODEL: an existing path (bundle or model file), else a store reference such as churn@champion.
+
+    Raises:
+        BundleError, TrustError, StoreError, ModelError: it cannot be opened here.
+    """
+    home = home or settings.home(os.environ)
+    data, name, reference = fetch(str(model), home)
+    if not bundle.looks_like_bundle(data):
+        packed = compose(str(model), None, Options(), home=home)
+        data, name = packed.data, packed.name
+    return open_bundle(bundle.read(data, name), home=home, limits=limits, reference=reference)
+
+
+def fetch(model: str, home: Path) -> tuple[bytes, str, str]:
+    """Read what MODEL names: its bytes, what messages call it, and its reference where it comes from the store."""
+    path = Path(model)
+    if path.is_file() or path.name != model or path.suffix in SUFFIXES:
+        return read_bytes(path), path.name, ""
+    found = Store(home / "store").resolve(model)
+    return Store(home / "store").pull(found.ref), found.ref, found.ref
+
+
+def fetch_bundle(model: str, *, home: Path) -> Bundle:
+    """Open the bundle that MODEL names; nothing in it is constructed.
+
+    Raises:
+        BundleError, StoreError, InputError: there is none, or it is damaged.
+    """
+    data, name, _ = fetch(model, home)
+    if not bundle.looks_like_bundle(data):
+        raise InputError(f"{name} is not a bundle", hint=f"Make one from it with: ketch pack {model}")
+    return bundle.read(data, name)
+
+
+def opened_files(model: str, *, home: Path) -> list[tuple[str, bytes, frozenset[str]]]:
+    """List the files that opening MODEL would unpickle: name, bytes, and the SHA-256 of each and of its bundle."""
+    data, name, _ = fetch(model, home)
+    if not bundle.looks_like_bundle(data):
+        return [(name, data, frozenset({trust.digest(data)}))]
+    opened = bundle.read(data, name)
+    return [(each, part, frozenset({trust.digest(part), opened.sha256})) for each, _, part in opened.originals]
+
+
+def open_bundle(opened: Bundle, *, home: Path, limits: Limits = Limits(), reference: str = "") -> Predictor:
+    """Construct the model of an opened bundle, through the gate, and replay its golden predictions.
+
+    Raises:
+        TrustError, CorruptBundle, AnswersDiffer: it must not, or cannot, serve here.
+    """
+    manifest = opened.manifest
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `inspect` compares versions; golden predictions decide
+        parts = [trust.open_model(data, home=home, name=name) for name, _, data in opened.originals]
+    adapter = _adapter(manifest.adapter, parts)
+    runner = adapter.runner(adapter.join(parts), opened.contract.fields)
+    predictor = Predictor(opened, runner, limits=limits, reference=reference)
+    predictor.replay()
+    return predictor
+
+
+def _adapter(name: str, parts: Sequence[object]) -> Adapter:
+    if name not in KNOWN:
+        return adapter_for(parts[0])
+    if not parts:
+        raise CorruptBundle("The bundle holds no model", hint="Pack the model again.")
+    found: Adapter = importlib.import_module(KNOWN[name])
+    return found

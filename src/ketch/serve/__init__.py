@@ -1,0 +1,51 @@
+"""Online: one core of routes and guard, and the doors before it.
+
+Request --guard--> route --decode, run, encode--> Response
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+DOORS: Final = {  # name -> where it stands
+    "Service": "ketch.serve.routes",
+    "Guard": "ketch.serve.guard",
+    "guard_at": "ketch.serve.guard",
+    "keys_of": "ketch.serve.guard",
+    "app_of": "ketch.serve.app",
+    "blueprint": "ketch.serve.app",
+    "flask_app": "ketch.serve.app",
+    "listen": "ketch.serve.front",
+    "serve_model": "ketch.serve.front",
+    "start": "ketch.serve.front",
+    "url_of": "ketch.serve.front",
+    "run": "ketch.serve.front",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What came in, whatever door it came through; header names are in lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    base_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What goes out, whatever door it goes through."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def door(name: str) -> Callable[..., Any]:
+    """Open one of the doors by its name."""
+    found: Callable[..., Any] = getattr(importlib.import_module(DOORS[name]), name)
+    return found

@@ -1,0 +1,81 @@
+"""The Flask app: an ordinary one, to run on any WSGI server, extend or mount."""
+
+from functools import partial
+from pathlib import Path
+
+import flask
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from ketch.errors import RequestError
+from ketch.log import Log
+from ketch.predict import Predictor, load
+from ketch.serve import Request, Response
+from ketch.serve.guard import Guard
+from ketch.serve.routes import ROUTES, Service, too_large
+
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")  # the routes say which of them they take
+
+
+def flask_app(
+    model: str | Path | Predictor, *, keys: tuple[str, ...] = (), auth: str = "keys", log: Log | None = None
+) -> flask.Flask:
+    """Make a Flask app that serves a model.
+
+    Without `keys` it answers requests to localhost only; `auth="none"` or `"platform"` leaves that to others.
+
+    Raises:
+        KetchError: the model cannot be opened here.
+    """
+    predictor = model if isinstance(model, Predictor) else load(model)
+    return app_of(Service(predictor, Guard(keys, auth=auth), log=log))
+
+
+def app_of(service: Service) -> flask.Flask:
+    """Make the Flask app of a service."""
+    app = flask.Flask("ketch", static_folder=None)
+    app.register_blueprint(blueprint(service))
+
+    def refuse(error: HTTPException) -> flask.Response:
+        asked = Request(flask.request.method, flask.request.path, _headers())
+        if error.code == 404:
+            return _reply(service.handle(asked))
+        known = RequestError(error.name, hint="See GET /openapi.json")
+        return _reply(service.problem(known, asked.path, service.request_id(asked.headers)))
+
+    app.register_error_handler(HTTPException, refuse)
+    return app
+
+
+def blueprint(service: Service, name: str = "ketch") -> flask.Blueprint:
+    """Make a blueprint that can be mounted below any path of another Flask app."""
+    made = flask.Blueprint(name, __name__)
+    for path in sorted({each.path for each in ROUTES}):
+        endpoint = "".join(letter if letter.isalnum() else "_" for letter in path.strip("/")) or "home"
+        made.add_url_rule(
+            path, endpoint, partial(_answer, service, path), methods=METHODS, provide_automatic_options=False
+        )
+    return made
+
+
+def _answer(service: Service, path: str) -> flask.Response:
+    asked = flask.request
+    asked.max_content_length = service.max_body
+    headers = _headers()
+    try:
+        body = asked.get_data(cache=False)
+    except RequestEntityTooLarge:
+        refused = service.problem(too_large(service.max_body), path, service.request_id(headers))
+        return _reply(refused)
+    mounted_at = asked.url_rule.rule.removesuffix(path) if asked.url_rule else ""
+    base_url = asked.host_url.rstrip("/") + asked.root_path + mounted_at
+    return _reply(service.handle(Request(asked.method, path, headers, body, base_url)))
+
+
+def _headers() -> dict[str, str]:
+    return {name.lower(): value for name, value in flask.request.headers.items()}
+
+
+def _reply(response: Response) -> flask.Response:
+    made = flask.Response(response.body, status=response.status, content_type=response.content_type)
+    made.headers.update(response.headers)
+    return made

@@ -1,0 +1,300 @@
+"""The gate: decides whether a pickle or joblib file may be opened, and opens it."""
+
+import contextlib
+import functools
+import hashlib
+import importlib
+import importlib.resources
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+from ketch.errors import KetchError, NotAModel, SettingError, TrustError, UnsupportedModel
+
+SIBLINGS = {
+    "arguments": "ketch.trust.arguments",
+    "arrays": "ketch.trust.arrays",
+    "child": "ketch.trust.child",
+    "inflate": "ketch.trust.inflate",
+    "opcodes": "ketch.trust.opcodes",
+    "structures": "ketch.trust.structures",
+    "unpickle": "ketch.trust.unpickle",
+    "values": "ketch.trust.values",
+}
+PYTHON_2 = {"long": "int", "unicode": "str", "xrange": "range"}  # what protocol 2 still writes
+KINDS = ("classes", "reconstructors", "functions")
+NAMED = 5  # offenders spelled out in a message
+
+Pair = tuple[str, str]
+
+
+class Fault(Exception):
+    """One reason for refusal, as a short readable sentence."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the static pass saw, without running anything."""
+
+    format: str
+    imports: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    sklearn_version: str = ""
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The whole (module, name) pairs that a file may name, by what may be done with them."""
+
+    classes: frozenset[Pair]
+    reconstructors: frozenset[Pair]
+    functions: frozenset[Pair]
+    moved: Mapping[str, str]
+
+    def settle(self, module: str, name: str) -> Pair:
+        """Return the pair under its present name."""
+        if module == "__builtin__":
+            name = PYTHON_2.get(name, name)
+        return self.moved.get(module, module), name
+
+    def holds(self, pair: Pair) -> bool:
+        """Tell whether the pair is on any list."""
+        return pair in self.classes or pair in self.reconstructors or pair in self.functions
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A global that a stream names; `value` when it may be stored, not only created from or called."""
+
+    pair: Pair
+    known: bool
+    value: bool
+
+
+@dataclass(slots=True, eq=False)
+class Box:
+    """A container as the static pass sees it: what it holds only where that matters."""
+
+    kind: str  # "tuple", "list", "dict", "set" or "frozenset"
+    depth: int = 1
+    count: int = 0
+    raw: bool = False  # a tuple that holds something that may not be stored
+    items: tuple[object, ...] = ()
+    entries: dict[object, object] | None = field(default_factory=dict)  # None: too many to keep
+
+
+@dataclass(slots=True, eq=False)
+class Made:
+    """An object as the static pass sees it: what created it, and whether its state was set."""
+
+    pair: Pair
+    depth: int = 1
+    built: bool = False
+    facts: dict[str, object] = field(default_factory=dict)
+    waits: bool = False  # not to be used before its state is set
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Bytes of which only the number is kept."""
+
+    size: int
+
+
+def items_of(value: object) -> tuple[object, ...] | None:
+    """Return the items of a tuple that holds only values, else None."""
+    return value.items if isinstance(value, Box) and value.kind == "tuple" and not value.raw else None
+
+
+def size_of(value: object) -> int | None:
+    """Return the number of bytes in the value, None when it is no bytes."""
+    if isinstance(value, Blob):
+        return value.size
+    return len(value) if isinstance(value, bytes) else None
+
+
+def is_name(value: object, *pairs: Pair) -> bool:
+    """Tell whether the value is one of these globals."""
+    return isinstance(value, Name) and value.pair in pairs
+
+
+def is_whole(value: object) -> bool:
+    """Tell whether the value is an int, and not a bool."""
+    return type(value) is int
+
+
+def sibling(name: str) -> ModuleType:
+    """Import a module of this room by its short name."""
+    return importlib.import_module(SIBLINGS[name])
+
+
+def lists(home: Path | None = None) -> Lists:
+    """Read the shipped lists, with the classes that this user added in `home / "trust.toml"`.
+
+    Raises:
+        SettingError: the user's file is not usable.
+    """
+    shipped = _shipped()
+    added = _added(home / "trust.toml") if home is not None else frozenset()
+    return Lists(shipped.classes | added, shipped.reconstructors, shipped.functions, shipped.moved)
+
+
+@functools.cache
+def _shipped() -> Lists:
+    table = tomllib.loads(importlib.resources.files("ketch.trust").joinpath("lists.toml").read_text("utf-8"))
+    return Lists(*(_pairs(table[kind]) for kind in KINDS), table["moved"])
+
+
+def _pairs(table: Mapping[str, list[str]]) -> frozenset[Pair]:
+    return frozenset((module, name) for module, names in table.items() for name in names)
+
+
+def _added(path: Path) -> frozenset[Pair]:
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, ValueError) as error:
+        raise SettingError(f"{path} cannot be read: {error}") from None
+    classes = table.pop("classes", {})
+    good = isinstance(classes, dict) and all(
+        isinstance(names, list) and all(isinstance(name, str) and name.isidentifier() for name in names)
+        for names in classes.values()
+    )
+    if table or not good:
+        form = '[classes] with lines such as "package.module" = ["Name"]'
+        raise SettingError(f"{path} is not in the right form", hint=f"It may hold only {form}")
+    return _pairs(classes)
+
+
+def digest(data: bytes) -> str:
+    """Return the SHA-256 of the bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def examine(data: bytes, *, home: Path | None = None) -> Finding:
+    """Look through the file without running anything in it; whatever cannot be read is a fault."""
+    found = sibling("opcodes").scan(data, lists(home))
+    return found if isinstance(found, Finding) else Finding("")
+
+
+def is_approved(sha256: str, *, home: Path) -> bool:
+    """Tell whether this user approved the file with this SHA-256."""
+    return sha256 in _read(home / "approvals.json")
+
+
+def approve(data: bytes, *, home: Path, name: str, when: str) -> Finding:
+    """Record that this user approves exactly these bytes; `when` is an ISO time.
+
+    Raises:
+        NotAModel: the bytes are not a pickle or joblib file.
+    """
+    found = _readable(examine(data, home=home), name)
+    path = home / "approvals.json"
+    entry = {"name": name, "when": when, "imports": list(found.imports), "refused": list(found.refused)}
+    _write(path, {**_read(path), digest(data): entry})
+    return found
+
+
+def open_model(data: bytes, *, home: Path, name: str) -> object:
+    """Open the file if this user approved it or nothing in it can do harm, and return what it holds.
+
+    Raises:
+        TrustError: the file must not be opened as it stands.
+        NotAModel: the bytes are not a pickle or joblib file.
+        UnsupportedModel: the file is harmless or approved, but cannot be opened in this environment.
+    """
+    sha256 = digest(data)
+    if is_approved(sha256, home=home):
+        return _open_approved(data, name)
+    found = _readable(examine(data, home=home), name)
+    if found.refused or found.faults:
+        raise _refusal(found, name, sha256)
+    known = lists(home)
+    try:
+        _judge_once(data, known, home, sha256)
+        return sibling("unpickle").load(data, known)
+    except Fault as fault:
+        raise _refusal(Finding(found.format, faults=(str(fault),)), name, sha256) from None
+    except (KetchError, MemoryError):
+        raise
+    except Exception as error:
+        raise _unopened(error, name, found.sklearn_version) from error
+
+
+def _open_approved(data: bytes, name: str) -> object:
+    try:
+        return sibling("unpickle").load_approved(data)
+    except Exception as error:  # approved code may raise anything
+        raise _unopened(error, name, "") from error
+
+
+def _judge_once(data: bytes, known: Lists, home: Path, sha256: str) -> None:
+    child = sibling("child")
+    key = digest(f"{sha256} {child.circumstances(known)}".encode())
+    path = home / "checked.json"
+    checked = _read(path)
+    if key not in checked:
+        child.judge(data, known)
+        _write(path, {**dict(list(checked.items())[-999:]), key: sha256})
+
+
+def _readable(found: Finding, name: str) -> Finding:
+    if not found.format:
+        hint = found.faults[0] if found.faults else ""
+        raise NotAModel(f"{name} is not a pickle or joblib file", hint=hint)
+    return found
+
+
+def _refusal(found: Finding, name: str, sha256: str) -> TrustError:
+    if found.refused:
+        more = len(found.refused) - NAMED
+        names = ", ".join(found.refused[:NAMED]) + (f" and {more} more" if more > 0 else "")
+        message = f"{name} wants code that is not known to be harmless: {names}"
+    else:
+        message = f"{name} is not safe to open: {'; '.join(found.faults[:2])}"
+    hint = f"If you trust its maker, approve this one file: --trust=sha256:{sha256}"
+    if found.refused:
+        hint = "Look at what it imports. " + hint
+    return TrustError(message, hint=hint)
+
+
+def _unopened(error: Exception, name: str, made_with: str) -> UnsupportedModel:
+    first = (str(error).splitlines() or [""])[0][:200]
+    hint = "Open it in the environment that it was made in"
+    if made_with:
+        hint += f" (scikit-learn {made_with})"
+    return UnsupportedModel(f"{name} cannot be opened here: {type(error).__name__}: {first}", hint=hint)
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        table = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        table = None
+    if not isinstance(table, dict):
+        raise SettingError(f"{path} cannot be read", hint="Delete it, and approve again what it held")
+    return table
+
+
+def _write(path: Path, table: Mapping[str, object]) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=path.name, dir=path.parent)  # made 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(table, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
