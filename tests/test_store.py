@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 import ketch
 from ketch.errors import NoSuchVersion, StoreError
-from ketch.store import NAME, Store, parse
+from ketch.schema import NAME
+from ketch.store import Store, parse
 
 WHEN, LATER = "2026-11-21T05:00:00Z", "2026-11-21T06:00:00Z"
 PATHS = [str(Path(ketch.__file__).parents[1]), str(Path(msgspec.__file__).parents[1])]
@@ -263,7 +264,13 @@ def test_any_flipped_bit_is_found(bit: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"version":2}', '{"version":1,"sha256":"../../x","size":1,"pushed_at":""}']
+    "text",
+    [
+        "{",
+        "[]",
+        '{"version":2,"sha256":"%s","size":1,"pushed_at":""}' % ("a" * 64),
+        '{"version":1,"sha256":"../../x","size":1,"pushed_at":""}',
+    ],
 )
 def test_a_damaged_record_is_named(store: Store, text: str) -> None:
     store.push(b"one", "churn", when=WHEN)

@@ -214,18 +214,11 @@ def _row(record: Record) -> Row | None:
     try:
         if not math.isfinite(record.latency_ms):
             return None
-        return (
-            _text(record.prediction_id),
-            _text(record.request_id),
-            datetime.fromtimestamp(record.at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
-            _text(record.model),
-            _text(record.digest),
-            _json(record.features),
-            _json(record.answer),
-            _json(record.flags),
-            float(record.latency_ms),
-            _text(record.client),
-        )
+        at = datetime.fromtimestamp(record.at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        names = (record.prediction_id, record.request_id, record.model, record.digest, record.client)
+        prediction_id, request_id, model, digest, client = map(_text, names)
+        parts = map(_json, (record.features, record.answer, record.flags))
+        return prediction_id, request_id, at, model, digest, *parts, float(record.latency_ms), client
     except Exception:  # a record is made of what strangers sent: none may stop the thread
         return None
 
@@ -241,19 +234,10 @@ def _json(value: object) -> str:
 
 
 def _record(row: tuple[Any, ...]) -> Record:
-    prediction_id, request_id, at, model, digest, features, answer, flags, latency_ms, client = row
-    return Record(
-        prediction_id,
-        request_id,
-        datetime.fromisoformat(at).timestamp(),
-        model,
-        digest,
-        msgspec.json.decode(features, type=dict[str, object]),
-        msgspec.json.decode(answer, type=dict[str, object]),
-        msgspec.json.decode(flags, type=tuple[str, ...]),
-        latency_ms,
-        client,
-    )
+    prediction_id, request_id, at, model, digest, *parts, latency_ms, client = row
+    features, answer, flags = map(msgspec.json.decode, parts)
+    when = datetime.fromisoformat(at).timestamp()
+    return Record(prediction_id, request_id, when, model, digest, features, answer, tuple(flags), latency_ms, client)
 
 
 def _check(version: tuple[int] | None, url: str) -> None:

@@ -5,27 +5,27 @@ files or object --*open*--> model --*study*--> draft --*refine, try*--> contract
 
 import os
 import pickle
-import random
-import tomllib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from ketch import bundle, extras, schema, settings, trust
+from ketch import bundle, extras, settings, trust
 from ketch.adapters import Adapter, Knowledge, Runner, adapter_for
 from ketch.bundle import Golden, Manifest, Original
-from ketch.errors import ContractError, InputError, ModelError, NotAModel, UnsupportedModel, UsageError
-from ketch.schema import NAME, Answer, Columns, Contract, Field, Scalar
+from ketch.errors import InputError, ModelError, NotAModel, UnsupportedModel, UsageError
+from ketch.schema import NAME, Answer, Columns, Contract, Field, Scalar, slug
+from ketch.schema.amend import amended, parse
+from ketch.schema.sample import compose as compose_rows
+from ketch.schema.sample import profile, refine
 
 GOLDEN_ROWS: Final = 48
 TOLERANCE: Final = 1e-6
-AMENDABLE: Final = frozenset({"label", "unit", "description", "minimum", "maximum", "example"})
 YES: Final = frozenset({"1", "1.0", "true", "yes"})
 
 
@@ -85,7 +85,7 @@ def pack(
         name=name,
         positive=None if positive is None else str(positive),
         threshold=threshold,
-        amendments=read_amendments(contract) if contract else {},
+        amendments=parse(read_bytes(Path(contract)), str(contract)) if contract else {},
     )
     packed = compose(model, read_table(data), options, home=settings.home(os.environ))
     for note in packed.notes:
@@ -107,7 +107,7 @@ def compose(model: object, table: Columns | None, options: Options, *, home: Pat
     fields = _sharpened(knowledge, table)
     runner = adapter.runner(joined, fields)
     fields = _settle_missing(fields, knowledge, table, runner)
-    fields = tuple(_amended(each, options.amendments) for each in _with_examples(fields, knowledge, table))
+    fields = tuple(amended(each, options.amendments) for each in _with_examples(fields, knowledge, table))
     answer = _answer(knowledge, options, notes)
     chosen = _name(options, sources)
     manifest = Manifest(
@@ -140,7 +140,7 @@ def _requirements(adapter: Adapter) -> bytes:
 
 
 def _member(place: int, source: Source) -> str:
-    stem = schema.slug(Path(source.name).name)
+    stem = slug(Path(source.name).name)
     return f"original/{place}-{stem}"
 
 
@@ -250,7 +250,7 @@ def _listed(names: Sequence[str]) -> str:
 def _sharpened(knowledge: Knowledge, table: Columns | None) -> tuple[Field, ...]:
     if table is None:
         return knowledge.fields
-    return tuple(schema.refine(each, table[each.name]) if each.name in table else each for each in knowledge.fields)
+    return tuple(refine(each, table[each.name]) if each.name in table else each for each in knowledge.fields)
 
 
 def _settle_missing(
@@ -258,7 +258,7 @@ def _settle_missing(
 ) -> tuple[Field, ...]:
     """Let a field be missing where the model answers without it; what an encoder settled is not tried."""
     open_names = [each.name for each in fields if each.name not in knowledge.settled]
-    typical = {name: values[:1] for name, values in _composed(fields, knowledge, table, 1).items()}
+    typical = {name: values[:1] for name, values in compose_rows(fields, knowledge, table, 1).items()}
     _try(runner, typical, 1)
     together = {name: values * len(open_names) for name, values in typical.items()}
     for place, name in enumerate(open_names):
@@ -342,118 +342,19 @@ def _name(options: Options, sources: Sequence[Source]) -> str:
                 f"{options.name!r} cannot name a bundle", hint="Use small letters, digits, dots and dashes, at most 64."
             )
         return options.name
-    return schema.slug(options.target or Path(sources[0].name).stem)
-
-
-def read_amendments(path: str | Path) -> dict[str, Any]:
-    """Read an amended contract.toml.
-
-    Raises:
-        ContractError: it is not TOML, or sets what cannot be set.
-    """
-    data = read_bytes(Path(path))
-    try:
-        found = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ContractError(f"{path} is not valid TOML: {error}", hint="Mend that line.") from None
-    if extra := found.keys() - {"fields", "threshold"}:
-        raise ContractError(f"{path} sets {min(extra)!r}", hint="Only threshold and [fields.NAME] can be set.")
-    if not isinstance(found.get("fields", {}), dict):
-        raise ContractError(f"{path} has no [fields.NAME] tables", hint="Start from: ketch inspect BUNDLE --contract")
-    return found
-
-
-def _amended(each: Field, amendments: Mapping[str, Any]) -> Field:
-    wanted = amendments.get("fields", {}).get(each.name)
-    if wanted is None:
-        return each
-    current = msgspec.to_builtins(each)
-    changed = {key: value for key, value in wanted.items() if current.get(key) != value}
-    if frozen := changed.keys() - AMENDABLE - {"name"}:
-        raise ContractError(
-            f"The contract changes {min(frozen)!r} of {each.name!r}, which the model decides",
-            hint=f"Amend only: {', '.join(sorted(AMENDABLE))}.",
-        )
-    try:
-        return msgspec.convert({**current, **changed}, Field)
-    except msgspec.ValidationError as error:
-        raise ContractError(f"The contract of {each.name!r} is not usable: {error}", hint="Mend that value.") from None
-
-
-def contract_toml(contract: Contract) -> str:
-    """Write a contract as TOML that a person can amend and give back."""
-    lines = ["# Amend labels, units, descriptions, ranges and the threshold; the rest is what the model knows.\n"]
-    if contract.answer.task == "binary" and contract.answer.values == "probability":
-        at = contract.answer.threshold
-        lines.append(f"threshold = {at}\n" if at is not None else "# threshold = 0.5\n")
-    for each in contract.fields:
-        lines.append(f"\n[fields.{_toml(each.name)}]\n")
-        shown = {"label": "", "unit": "", "description": "", **msgspec.to_builtins(each)}
-        lines += [f"{key} = {_toml(value)}\n" for key, value in shown.items() if key != "name" and value is not None]
-    return "".join(lines)
-
-
-def _toml(value: object) -> str:
-    # a JSON scalar or list of scalars is TOML, but for the DEL character
-    return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")
+    return slug(options.target or Path(sources[0].name).stem)
 
 
 # ---- rows composed from the contract ---------------------------------------------------------------
 
 
 def _with_examples(fields: Sequence[Field], knowledge: Knowledge, table: Columns | None) -> list[Field]:
-    typical = _composed(fields, knowledge, table, 1)
+    typical = compose_rows(fields, knowledge, table, 1)
     return [msgspec.structs.replace(each, example=typical[each.name][0]) for each in fields]
 
 
-def _composed(fields: Sequence[Field], knowledge: Knowledge, table: Columns | None, n: int) -> Columns:
-    """Compose rows field by field: the first is typical, the rest walk through categories and ranges.
-
-    No record of the sample is copied: every value is drawn from its own column's contract or profile.
-    """
-    drawn = {}
-    for each in fields:
-        source = random.Random(each.name)  # noqa: S311 (examples, the same ones at every packing)
-        spread = schema.profile(table[each.name]) if table is not None and each.name in table else {}
-        drawn[each.name] = [_value(each, knowledge, spread, place, source) for place in range(n)]
-    return drawn
-
-
-def _value(each: Field, knowledge: Knowledge, spread: Mapping[str, Any], place: int, source: random.Random) -> object:
-    if not each.required and place % 7 == 3:
-        return None
-    if each.type == "category":
-        counts = spread.get("counts", {})
-        common = max(each.categories, key=lambda value: counts.get(str(value), 0), default="")
-        return common if place == 0 or not each.categories else each.categories[place % len(each.categories)]
-    if each.type == "boolean":
-        return place % 2 == 1
-    if each.type == "text":
-        words = knowledge.words.get(each.name) or ("word",)
-        return " ".join(source.choice(words) for _ in range(source.randint(4, 12)))
-    if each.type in {"date", "datetime"}:
-        day = date(2020, 1, 1) + timedelta(days=source.randint(0, 1500) if place else 0)
-        return day.isoformat() if each.type == "date" else f"{day.isoformat()}T12:00:00"
-    return _number(each, knowledge, spread, place, source)
-
-
-def _number(each: Field, knowledge: Knowledge, spread: Mapping[str, Any], place: int, source: random.Random) -> float:
-    quantiles = spread.get("quantiles")
-    if quantiles:
-        middle = quantiles[len(quantiles) // 2]
-        at = source.random() * (len(quantiles) - 1)
-        low, high = quantiles[int(at)], quantiles[min(int(at) + 1, len(quantiles) - 1)]
-        value = low + (high - low) * (at - int(at))
-    else:
-        low, high = knowledge.plausible.get(each.name, (0.0, 100.0))
-        low = max(low, 0.0) if high > 0 and each.name in knowledge.plausible else low
-        middle, value = (low + high) / 2, source.uniform(low, high)
-    value = middle if place == 0 else value
-    return round(value) if each.type == "integer" else float(f"{value:.4g}")
-
-
 def _golden(fields: tuple[Field, ...], knowledge: Knowledge, table: Columns | None, runner: Runner) -> Golden:
-    columns = _composed(fields, knowledge, table, GOLDEN_ROWS)
+    columns = compose_rows(fields, knowledge, table, GOLDEN_ROWS)
     keep = _answerable(runner, columns)
     columns = {name: [values[row] for row in keep] for name, values in columns.items()}
     raw = runner(columns, len(keep))
@@ -477,7 +378,7 @@ def _profile(fields: Sequence[Field], table: Columns | None, target: str) -> dic
     if table is None:
         return {}
     names = [each.name for each in fields if each.name in table and each.type != "text"]
-    return {name: schema.profile(table[name]) for name in [*names, *([target] if target in table else [])]}
+    return {name: profile(table[name]) for name in [*names, *([target] if target in table else [])]}
 
 
 # ---- the sample ------------------------------------------------------------------------------------

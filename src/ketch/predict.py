@@ -18,7 +18,8 @@ from ketch.bundle import Bundle, Golden
 from ketch.codec import JSON, Table
 from ketch.errors import AnswersDiffer, CorruptBundle, InputError, NotAnswerable, RowsRefused
 from ketch.pack import Options, compose, read_bytes, read_table
-from ketch.schema import Answer, Checker, Columns, Contract, Fault, Scalar, is_missing
+from ketch.schema import Answer, Columns, Contract, Fault, Scalar, is_missing
+from ketch.schema.checks import Checker
 from ketch.store import Store
 
 SUFFIXES: Final = frozenset({bundle.SUFFIX, ".bin", ".joblib", ".pickle", ".pkl", ".sav"})

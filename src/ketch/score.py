@@ -17,7 +17,8 @@ from ketch import codec, extras
 from ketch.codec import Table
 from ketch.errors import InputError, KetchError, UndecodableBody
 from ketch.predict import Predictor, Rows
-from ketch.schema import Checker, Columns, Fault, Field
+from ketch.schema import Columns, Fault, Field
+from ketch.schema.checks import Checker
 
 CHUNK: Final = 10_000
 PARQUET: Final = frozenset({".parquet", ".pq"})

@@ -14,11 +14,10 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from ketch.errors import NoSuchVersion, StoreError
+from ketch.schema import NAME
 
 FORMAT = 1
 CHAMPION = "champion"
-# Beyond the rule of names this refuses what a Windows folder cannot hold, since a store may be copied to one.
-NAME = re.compile(r"(?!.*\.\.)(?!(con|prn|aux|nul|com\d|lpt\d)(\.|\Z))[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9_-])?", re.ASCII)
 NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 SHOWN = 10  # versions or models named in one message
 
@@ -84,9 +83,8 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
         raise StoreError(
-            f"the store cannot be read or written: {error.strerror or error}{where}",
+            f"the store cannot be read or written: {error}",
             hint="Check that the store is a folder, that this user may write it and that its disk has room.",
         ) from None
 
@@ -114,7 +112,8 @@ class Store:
             StoreError: the name is not usable, or the folder cannot be written.
         """
         _checked(name, "model")
-        self._begin()
+        if not self._check_format() and self._create(self.root / "format", b"%d\n" % FORMAT):
+            _sync(self.root.parent)
         digest = hashlib.sha256(data).hexdigest()
         self._keep(data, digest)
         folder = self._model(name) / "versions"
@@ -221,8 +220,6 @@ class Store:
             found += [_version(each, entry, aliases) for entry in entries if entry]
         return found
 
-    # What stands on disk
-
     def _model(self, name: str) -> Path:
         return self.root / "models" / name
 
@@ -271,13 +268,6 @@ class Store:
             )
         return True
 
-    # What changes it: everything is written aside, made durable, and then appears whole under its name
-
-    def _begin(self) -> None:
-        if not self._check_format():
-            self._create(self.root / "format", b"%d\n" % FORMAT)
-            _sync(self.root.parent)
-
     def _keep(self, data: bytes, digest: str) -> None:
         path = self._blob(digest)
         if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != digest:
@@ -297,6 +287,7 @@ class Store:
 
     @contextmanager
     def _aside(self, data: bytes, path: Path) -> Iterator[Path]:
+        # Everything is written aside, made durable, and then appears whole under its name.
         temporary = self.root / "tmp" / uuid.uuid4().hex
         for folder in (temporary.parent, path.parent):
             folder.mkdir(parents=True, exist_ok=True)

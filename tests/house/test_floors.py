@@ -25,6 +25,8 @@ def modules() -> list[Path]:
 
 def place(path: Path) -> tuple[str, ...]:
     parts = path.relative_to(HOUSE).with_suffix("").parts
+    if parts == ("__main__",):
+        return ("cli",)
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 

@@ -180,7 +180,7 @@ def _survey(model: Any, names: Sequence[str]) -> Survey:
     head = _first_step(model)
     kind = type(head).__name__
     if kind == "DictVectorizer":
-        return Survey("dicts", _read_dict_vectorizer(head))
+        return Survey("dicts", _read_dict_vectorizer(head, _coefficients(model)))
     if kind in _TEXT:
         survey = Survey("texts", {names[0] if len(names) == 1 else "text": Column()})
         _learn(head, list(survey.columns), survey.columns)
@@ -283,15 +283,31 @@ def _picked(chosen: Any, names: list[str]) -> list[str]:
     return [each if isinstance(each, str) else names[int(each)] for each in listed]
 
 
-def _read_dict_vectorizer(step: Any) -> dict[str, Column]:
+def _read_dict_vectorizer(step: Any, weights: Sequence[float]) -> dict[str, Column]:
     columns: dict[str, Column] = {}
-    for name in step.feature_names_:
+    for place, name in enumerate(step.feature_names_):
         head, mark, value = str(name).partition(step.separator)
         column = columns.setdefault(head, Column(known=True))
         if mark:
             column.type = "category"
             column.categories += (value,)
+        elif place < len(weights):
+            column.plausible = _magnitude(weights[place])
     return columns
+
+
+def _magnitude(weight: float) -> tuple[float, float] | None:
+    """Guess a number's size from its weight: where it moves a score by about 1."""
+    size = 1 / abs(weight) if abs(weight) > 1e-6 else 100.0
+    return (0.0, 1.0) if size < 10 else (0.0, 2 * size)
+
+
+def _coefficients(model: Any) -> list[float]:
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    found = _attribute(last, "coef_")
+    if found is None or not hasattr(found, "ravel"):
+        return []
+    return [float(weight) for weight in (found[0] if found.ndim == 2 else found).ravel()]
 
 
 def _read_encoder(step: Any, columns: list[Column]) -> None:

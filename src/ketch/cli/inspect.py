@@ -8,9 +8,9 @@ import msgspec
 from ketch import trust
 from ketch.bundle import Bundle
 from ketch.cli import options, settle
-from ketch.pack import contract_toml
 from ketch.page import describe
 from ketch.predict import fetch_bundle
+from ketch.schema.amend import as_toml
 
 
 @click.command("inspect")
@@ -25,7 +25,7 @@ def inspect_command(model: str, contract: bool, as_json: bool, **flags: Any) -> 
     home = settle(flags).home
     opened = fetch_bundle(model, home=home)
     if contract:
-        click.echo(contract_toml(opened.contract), nl=False)
+        click.echo(as_toml(opened.contract), nl=False)
         return
     found = {name: _trust(data, home) for name, _, data in opened.originals}
     if as_json:

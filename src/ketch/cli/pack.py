@@ -9,8 +9,9 @@ import click
 
 from ketch import bundle
 from ketch.cli import note, options, settle, settle_trust, trust_option
-from ketch.pack import Options, compose, read_amendments, read_table
+from ketch.pack import Options, compose, read_bytes, read_table
 from ketch.schema import Scalar
+from ketch.schema.amend import parse
 
 
 @click.command("pack")
@@ -30,7 +31,7 @@ def pack_command(
     """Make a bundle from MODEL: one pickle or joblib file, or two that belong together (dv.bin model.bin)."""
     home = settle(rest).home
     settle_trust(models, rest.pop("trust"), home)
-    amendments = read_amendments(contract) if contract else {}
+    amendments = parse(read_bytes(Path(contract)), contract) if contract else {}
     chosen = Options(**rest, amendments=amendments, ask=_ask if sys.stdin.isatty() else None)
     packed = compose([Path(each) for each in models], read_table(data), chosen, home=home)
     for each in packed.notes:

@@ -148,7 +148,8 @@ def lists(home: Path | None = None) -> Lists:
 @functools.cache
 def _shipped() -> Lists:
     table = tomllib.loads(importlib.resources.files("ketch.trust").joinpath("lists.toml").read_text("utf-8"))
-    return Lists(*(_pairs(table[kind]) for kind in KINDS), table["moved"])
+    classes, reconstructors, functions = (_pairs(table[kind]) for kind in KINDS)
+    return Lists(classes, reconstructors, functions, table["moved"])
 
 
 def _pairs(table: Mapping[str, list[str]]) -> frozenset[Pair]:

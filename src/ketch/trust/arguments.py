@@ -10,6 +10,7 @@ Check = Callable[[Given], object]
 PLAIN_TYPES = {"bool", "dict", "float", "int", "list", "set", "str", "tuple"}
 BITS = {"MT19937", "PCG64", "PCG64DXSM", "SFC64"}
 TUPLE_CLASSES = {("sklearn.impute._iterative", "_ImputerTriplet")}
+CHECK_ARRAY = ("sklearn.utils.validation", "check_array")
 MOST_OUTPUTS = 100_000
 
 
@@ -25,7 +26,6 @@ def call(pair: Pair, given: Given, known: Lists) -> object:
         Fault: it may not be called with them.
     """
     module, name = pair
-    shown = ".".join(pair)
     check = CALLS.get(pair) or sibling("arrays").CALLS.get(pair) or CALLS_OF_MODULE.get(module)
     if pair == ("copyreg", "_reconstructor"):
         return _fresh(given, known)
@@ -37,8 +37,8 @@ def call(pair: Pair, given: Given, known: Lists) -> object:
         return _instance(module, given)
     made = check(given) if check else None
     if made is None:
-        raise Fault(f"it calls {shown} with unusual arguments")
-    if isinstance(made, Made) and made.pair == ("", ""):
+        raise Fault(f"it calls {'.'.join(pair)} with unusual arguments")
+    if isinstance(made, Made) and not made.pair[1]:
         made.pair = pair
     return made
 
@@ -126,6 +126,10 @@ def _moment(given: Given) -> object:
         return isinstance(part, int | str | bytes) or (isinstance(part, Made) and part.pair[0] == "datetime")
 
     return _made() if all(map(good, given)) else None
+
+
+def _partial(given: Given) -> object:
+    return _made(partial=True) if len(given) == 1 and is_name(given[0], CHECK_ARRAY) else None
 
 
 def _with_numbers(given: Given) -> object:
@@ -216,6 +220,19 @@ def _tuple_state(made: Made, state: object) -> bool:
     return items_of(state) is not None
 
 
+def _partial_state(made: Made, state: object) -> bool:
+    given = items_of(state)
+    if given is None or len(given) != 4 or not is_name(given[0], CHECK_ARRAY) or items_of(given[1]) != ():
+        return False
+    keywords, more = given[2], given[3]
+    if not isinstance(keywords, Box) or keywords.kind != "dict" or keywords.entries is None:
+        return False
+    if more is not None and not (isinstance(more, Box) and more.kind == "dict" and not more.count):
+        return False
+    keywords.kind = "sealed"  # the function keeps this very dict: nothing may be put into it any more
+    return set(keywords.entries) <= {"dtype", "ensure_all_finite", "force_all_finite"}
+
+
 def _random_state(made: Made, state: object) -> bool:
     given = items_of(state)
     inner = given[0] if given is not None and len(given) == 2 else state
@@ -224,6 +241,7 @@ def _random_state(made: Made, state: object) -> bool:
 
 STATES: dict[str, Callable[[Made, object], bool]] = {
     "cython": _tuple_state,
+    "partial": _partial_state,
     "bits": _random_state,
     "generator": _random_state,
     "Tree": _tree_state,
@@ -244,6 +262,7 @@ CALLS: dict[Pair, Check] = {
     ("numpy.random._pickle", "__bit_generator_ctor"): _bits,
     ("numpy.random._pickle", "__generator_ctor"): _generator,
     ("numpy.random._pickle", "__randomstate_ctor"): _generator,
+    ("functools", "partial"): _partial,
     ("pandas.core.indexes.base", "_new_Index"): _index,
     ("sklearn.impute._iterative", "_ImputerTriplet"): _triplet,
     ("sklearn.tree._tree", "Tree"): _tree,

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from ketch.trust import Blob, Box, Fault, Made, Pair, is_name, is_whole, items_of, size_of
+from ketch.trust import Box, Fault, Made, Pair, is_name, is_whole, items_of, size_of
 
 Given = Sequence[object]
 
@@ -46,7 +46,7 @@ def _scalar(given: Given) -> object:
     dtype = _element(given[0]) if len(given) == 2 else None
     if dtype is None or dtype.facts["object"] or dtype.facts["kind"] == "V":
         return None
-    return _made() if size_of(given[1]) == dtype.facts["size"] else None
+    return Made(("", "")) if size_of(given[1]) == dtype.facts["size"] else None
 
 
 def _frombuffer(given: Given) -> object:

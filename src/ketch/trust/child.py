@@ -92,7 +92,8 @@ def main() -> None:
     order = json.loads(sys.stdin.buffer.readline())
     _limit(int(order["memory"]), int(order["seconds"]) + 1)
     given = order["lists"]
-    known = Lists(*(frozenset((module, name) for module, name in given[kind]) for kind in KINDS), given["moved"])
+    classes, reconstructors, functions = (frozenset((module, name) for module, name in given[kind]) for kind in KINDS)
+    known = Lists(classes, reconstructors, functions, given["moved"])
     fault = ""
     try:
         sibling("unpickle").load(sys.stdin.buffer.read(), known)

@@ -1,5 +1,6 @@
 """What compiled code would not check by itself: indices in range, sizes that agree, trees without cycles."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ from ketch.extras import load
 
 MERSENNE_WORDS = 624
 BITSET_WORDS = 8
+PARTIALS = (functools.partial, type(None))
 METRICS_WITH_VECTOR = ("SEuclidean", "WMinkowski", "Mahalanobis")
 
 
@@ -89,8 +91,9 @@ def boosting(value: Any) -> bool:
         return False
     first = state["init_"]
     if wide == 1 or isinstance(first, str):
-        return wide == 1 or first == "zero"
-    return len(vars(first)["classes_"]) == wide and len(vars(first).get("class_prior_", classes * [0])) == wide
+        return bool(wide == 1 or first == "zero")
+    answers = len(vars(first)["classes_"]), len(vars(first).get("class_prior_", [0] * classes))
+    return bool(answers == (wide, wide))
 
 
 def predictor(value: Any) -> bool:
@@ -129,11 +132,14 @@ def histogram_boosting(value: Any) -> bool:
 
 def _same_width(state: Mapping[str, Any], features: int) -> bool:
     """Tell whether the column transformer inside histogram boosting gives as many columns as it takes."""
-    kinds = [type(step).__name__ for _, step, _ in state["transformers_"]]
-    if not set(kinds) <= {"OrdinalEncoder", "FunctionTransformer"} or state.get("sparse_output_"):
-        return False
-    taken = [int(columns.sum()) for _, _, columns in state["transformers_"]]
-    return sum(taken) == features == state["n_features_in_"]
+    kept = [(name, step) for name, step, _ in state["transformers_"] if not isinstance(step, str)]
+    for _, step in kept:
+        function = vars(step).get("func")
+        if type(step).__name__ not in {"OrdinalEncoder", "FunctionTransformer"} or type(function) not in PARTIALS:
+            return False
+    taken = sum(len(state["_transformer_to_input_indices"][name]) for name, _ in kept)
+    dropped = all(step == "drop" for _, step, _ in state["transformers_"] if isinstance(step, str))
+    return bool(dropped and taken == features == state["n_features_in_"] and not state["sparse_output_"])
 
 
 def space_tree(value: Any) -> bool:
@@ -200,8 +206,9 @@ def support_vectors(value: Any) -> bool:
         return False
     rows = tuple(state["shape_fit_"])
     if state["kernel"] == "precomputed":
-        return _within(state["support_"], 0, rows[0]) and state["n_features_in_"] == rows[0] == rows[1]
-    return vectors.shape == (count, state["n_features_in_"])
+        square = state["n_features_in_"] == rows[0] == rows[1]
+        return bool(square) and _within(state["support_"], 0, rows[0])
+    return bool(vectors.shape == (count, state["n_features_in_"]))
 
 
 def _probabilities(state: Mapping[str, Any], pairs: int) -> bool:
@@ -241,7 +248,7 @@ def random_state(value: Any) -> bool:
     """Check where a Mersenne twister stands in its table."""
     bits = value if not hasattr(value, "_bit_generator") else value._bit_generator
     state = bits.state
-    return state["bit_generator"] != "MT19937" or 0 <= state["state"]["pos"] <= MERSENNE_WORDS
+    return bool(state["bit_generator"] != "MT19937" or 0 <= state["state"]["pos"] <= MERSENNE_WORDS)
 
 
 def vocabulary(value: Any) -> bool:
