@@ -99,7 +99,8 @@ def main() -> None:
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        hint = f"See: {error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else ""
+        asked = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "ketch"
+        hint = f"See: {asked} --help"
         code = complain(error.format_message(), hint, code=2)
     except KetchError as error:
         code = complain(error.message, error.hint, code=1)

@@ -2,9 +2,10 @@
 
 import csv
 import io
+import json
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 Customer = dict[str, str | int | float]
@@ -20,34 +21,44 @@ MONTHLY: Final = {  # service -> what it adds to the monthly charges, in dollars
 }
 INTERNET: Final = {"No": 0.0, "DSL": 25.0, "Fiber optic": 50.0}
 PHONE, SECOND_LINE = 20.0, 5.0
+SLIP: Final = "bank_transfer"  # for "bank_transfer_(automatic)": two teams never spell everything alike
 NEVER_BILLED: Final = " "  # how the export writes the total of somebody whom no bill has reached yet
 LEAVING: Final = (  # column, value -> what it adds to the log-odds of leaving
-    ("Contract", "Month-to-month", 1.30),
-    ("Contract", "Two year", -0.80),
-    ("InternetService", "Fiber optic", 0.90),
-    ("InternetService", "No", -0.70),
-    ("OnlineSecurity", "Yes", -0.45),
-    ("TechSupport", "Yes", -0.45),
+    ("Contract", "Month-to-month", 1.50),
+    ("Contract", "Two year", -1.00),
+    ("InternetService", "Fiber optic", 1.10),
+    ("InternetService", "No", -0.90),
+    ("OnlineSecurity", "Yes", -0.50),
+    ("TechSupport", "Yes", -0.50),
     ("StreamingTV", "Yes", 0.20),
     ("StreamingMovies", "Yes", 0.20),
-    ("PaymentMethod", "Electronic check", 0.45),
-    ("PaperlessBilling", "Yes", 0.30),
+    ("PaymentMethod", "Electronic check", 0.55),
+    ("PaperlessBilling", "Yes", 0.35),
     ("SeniorCitizen", 1, 0.25),
     ("Dependents", "Yes", -0.20),
 )
-STAYING, LOYALTY = -1.52, -0.032  # log-odds of leaving at the start, and what each month with the company adds
+FIRST_DAY, LOYALTY = -1.55, -0.034  # log-odds of leaving at the start, and what each month with the company adds
 
 
-def churn_csv(seed: int, customers: int = 5000) -> str:
+def churn_csv(chance: random.Random, customers: int = 5000) -> str:
     """Write the export that the model is trained on: who the customers were, and who left."""
-    return _csv(customer(chance) for chance in _chances(seed, customers))
+    return _csv([customer(chance) for _ in range(customers)])
 
 
-def customers_csv(seed: int, customers: int = 30) -> str:
+def customers_csv(chance: random.Random, customers: int = 30) -> str:
     """Write the marketing team's own customers, in its tidier spelling and with one slip of the pen."""
-    rows = [_tidy(customer(chance)) for chance in _chances(seed, customers)]
-    rows[customers // 2]["paymentmethod"] = "bank_transfer"  # nobody's exports agree with everybody else's
+    rows = [_tidy(customer(chance)) for _ in range(customers)]
+    rows[customers // 2]["paymentmethod"] = SLIP
     return _csv(rows)
+
+
+def customer_json(chance: random.Random) -> str:
+    """Write one customer, of those who are going to leave, as the service is asked about them."""
+    leaving = customer(chance)
+    while leaving["Churn"] == "No":
+        leaving = customer(chance)
+    asked = {name: value for name, value in _tidy(leaving).items() if name not in {"customerid", "email"}}
+    return json.dumps(asked, indent=2) + "\n"
 
 
 def customer(chance: random.Random) -> Customer:
@@ -55,14 +66,9 @@ def customer(chance: random.Random) -> Customer:
     drawn = _person(chance)
     drawn |= _services(chance, int(drawn["tenure"]))
     drawn |= _bill(chance, drawn)
-    odds = STAYING + LOYALTY * int(drawn["tenure"])
+    odds = FIRST_DAY + LOYALTY * int(drawn["tenure"])
     odds += sum(effect for column, value, effect in LEAVING if drawn[column] == value)
     return drawn | {"Churn": _yes(chance, 1 / (1 + math.exp(-odds)))}
-
-
-def _chances(seed: int, customers: int) -> Iterable[random.Random]:
-    chance = random.Random(seed)  # noqa: S311 (an example, not a secret)
-    return (chance for _ in range(customers))
 
 
 def _yes(chance: random.Random, probability: float) -> str:
@@ -77,7 +83,7 @@ def _person(chance: random.Random) -> Customer:
     number = "".join(chance.choices("0123456789", k=4)) + "-" + "".join(chance.choices(LETTERS, k=5))
     partner = _yes(chance, 0.48)
     new, loyal = chance.random() < 0.25, chance.random() < 0.22
-    months = chance.random() * 12 if new else 60 + chance.random() * 13 if loyal else chance.random() * 73
+    months = 0.8 + chance.random() * 12 if new else 60 + chance.random() * 13 if loyal else chance.random() * 73
     return {
         "customerID": number,
         "gender": _one_of(chance, {"Female": 1, "Male": 1}),
@@ -101,7 +107,12 @@ def _services(chance: random.Random, tenure: int) -> Customer:
 def _bill(chance: random.Random, drawn: Customer) -> Customer:
     tenure = int(drawn["tenure"])
     contract = {"Month-to-month": 1.15 - tenure / 90, "One year": 0.1 + tenure / 150, "Two year": 0.04 + tenure / 90}
-    paying = {"Electronic check": 34, "Mailed check": 22, "Bank transfer (automatic)": 22, "Credit card (automatic)": 22}
+    paying = {
+        "Electronic check": 34,
+        "Mailed check": 22,
+        "Bank transfer (automatic)": 22,
+        "Credit card (automatic)": 22,
+    }
     price = INTERNET[str(drawn["InternetService"])] + sum(MONTHLY[each] for each in MONTHLY if drawn[each] == "Yes")
     price += PHONE * (drawn["PhoneService"] == "Yes") + SECOND_LINE * (drawn["MultipleLines"] == "Yes")
     monthly = round(20 * (price + chance.uniform(-1.5, 1.5))) / 20  # prices end in 0 or 5 cents
@@ -126,10 +137,9 @@ def _tidy(drawn: Customer) -> Customer:
     return {"customerid": tidy.pop("customerid"), "email": f"{drawn['customerID']}@example.com".lower()} | tidy
 
 
-def _csv(rows: Iterable[Customer]) -> str:
-    listed = list(rows)
+def _csv(rows: list[Customer]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(listed[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(listed)
+    writer.writerows(rows)
     return text.getvalue()

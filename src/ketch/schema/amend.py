@@ -38,7 +38,7 @@ def amended(each: Field, amendments: Mapping[str, Any]) -> Field:
     wanted = amendments.get("fields", {}).get(each.name)
     if wanted is None:
         return each
-    current = msgspec.to_builtins(each)
+    current = msgspec.json.decode(msgspec.json.encode(each))  # as TOML would give it back
     changed = {key: value for key, value in wanted.items() if current.get(key) != value}
     if frozen := changed.keys() - AMENDABLE - {"name"}:
         raise ContractError(

@@ -2,18 +2,20 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import flask
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from ketch.errors import RequestError
+from ketch.errors import KetchError, RequestError
 from ketch.log import Log
 from ketch.predict import Predictor, load
 from ketch.serve import Request, Response
 from ketch.serve.guard import Guard
 from ketch.serve.routes import ROUTES, Service, too_large
 
-METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")  # the routes say which of them they take
+MOST_DISCARDED: Final = 64 * 2**20  # read on after a refusal, so that the client gets to see it
+METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")  # the routes say which of them they take
 
 
 def flask_app(
@@ -33,14 +35,16 @@ def flask_app(
 def app_of(service: Service) -> flask.Flask:
     """Make the Flask app of a service."""
     app = flask.Flask("ketch", static_folder=None)
+    app.url_map.merge_slashes = False  # //predict is another path, not one to be sent on
     app.register_blueprint(blueprint(service))
 
     def refuse(error: HTTPException) -> flask.Response:
         asked = Request(flask.request.method, flask.request.path, _headers())
-        if error.code == 404:
-            return _reply(service.handle(asked))
-        known = RequestError(error.name, hint="See GET /openapi.json")
-        return _reply(service.problem(known, asked.path, service.request_id(asked.headers)))
+        cause: Exception = getattr(error, "original_exception", None) or error
+        if cause is not error:  # whatever it is, the service calls it a bug and logs it
+            return _reply(service.problem(cause, asked.path, service.request_id(asked.headers)))
+        known = None if error.code in {404, 405} else RequestError(error.name, hint="GET /docs shows what is read here.")
+        return _reply(service.handle(asked, unread=known))
 
     app.register_error_handler(HTTPException, refuse)
     return app

@@ -5,6 +5,7 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,8 @@ from ketch.errors import HostNotAllowed, SettingError, Unauthorized
 from ketch.settings import Settings
 
 SHORTEST_KEY: Final = 16
-LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+KEY: Final = re.compile(r"[!-~]+")  # what goes through every header unchanged
+HOST: Final = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9.-]+?)\.?)(?::\d{1,5})?", re.ASCII)
 REMEDY: Final = "Set KETCH_API_KEYS to a long random key, or give --auth none to let everybody in."
 
 
@@ -26,6 +28,11 @@ class Guard:
 
     def __init__(self, keys: Sequence[str] = (), *, auth: str = "keys") -> None:
         for key in keys:
+            if not KEY.fullmatch(key):
+                raise SettingError(
+                    "An API key has a character that does not go through a header",
+                    hint="Make keys of the letters, digits and signs of ASCII, without spaces.",
+                )
             if len(key) < SHORTEST_KEY:
                 raise SettingError(
                     f"An API key of {len(key)} characters can be guessed",
@@ -52,7 +59,7 @@ class Guard:
             raise Unauthorized(
                 "This service needs a key", hint="Send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
             )
-        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        digest = hashlib.sha256(key.encode("utf-8", "replace")).digest()
         found = ""
         for known in self._digests:  # all of them, so that the time tells nothing
             if hmac.compare_digest(known, digest):
@@ -78,9 +85,8 @@ def _given_key(headers: Mapping[str, str]) -> str:
 
 def is_loopback_host(host: str) -> bool:
     """Say whether a Host header names this machine alone."""
-    name = host.strip().lower()
-    bare = name.partition("]")[0] + "]" if name.startswith("[") else name.partition(":")[0]
-    return bare in LOOPBACK_NAMES
+    found = HOST.fullmatch(host.strip().lower())
+    return found is not None and is_loopback_address(found[1] or found[2])
 
 
 def is_loopback_address(host: str) -> bool:

@@ -5,19 +5,31 @@ Request --*begin*--> Asked --run (alone or batched)--> Results --*finish*--> Res
 
 import importlib.resources
 import itertools
+import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from ketch import codec, page
 from ketch.codec import JSON
-from ketch.errors import BodyTooLarge, KetchError, MethodNotAllowed, NoSuchRoute
+from ketch.errors import (
+    BodyTooLarge,
+    Forbidden,
+    HostNotAllowed,
+    KetchError,
+    MethodNotAllowed,
+    NoSuchRoute,
+    ServiceError,
+    Unauthorized,
+    UnsupportedMediaType,
+)
 from ketch.log import Log, Record
 from ketch.page import PROBLEM
 from ketch.predict import Predictor, Results, Rows
@@ -27,6 +39,7 @@ from ketch.serve.guard import Guard
 
 SAFE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 MOST_FLAGS: Final = 16  # named in the header; the log has them all
+LONGEST_FLAGS: Final = 2000  # characters; proxies refuse answers whose headers are longer than a few KiB
 PAGE_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
@@ -37,6 +50,17 @@ MAX_BODY: Final = 8 * 2**20
 READY_FOR: Final = 1.0  # seconds that an answer of /health/ready stays good
 ASSETS: Final = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 START_SWAGGER: Final = b'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true});\n'
+
+logger = logging.getLogger(__name__)
+
+
+class NotReady(ServiceError):
+    """The model does not give the answers it must give."""
+
+    status = 503
+
+
+STRANGERS: Final = (Forbidden, HostNotAllowed, NotReady, Unauthorized)  # whoever sees these learns nothing of the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +95,24 @@ class Service:
         self.max_body = max_body
         identity = f"{predictor.reference};sha256={predictor.bundle.sha256}"
         self._marks = {"Ketch-Model": identity}
-        self._ids = (f"{os.urandom(8).hex()}-{number:x}" for number in itertools.count(1))
-        self._ready_until = 0.0
+        self._series, self._numbers = os.urandom(8).hex(), itertools.count(1)
+        self._checking = threading.Lock()
+        self._checked_until, self._ready = 0.0, False
         self._pages: dict[str, bytes] = {}
 
     # ---- one question ------------------------------------------------------------------------------
 
-    def handle(self, request: Request) -> Response:
-        """Answer any request; nothing is raised."""
+    def handle(self, request: Request, *, unread: KetchError | None = None) -> Response:
+        """Answer any request; nothing is raised. `unread` is why the door could not read the body, if it could not."""
         request_id = self.request_id(request.headers)
         try:
+            needs_key = not any(each.path == request.path and not each.needs_key for each in ROUTES)
+            client = self.guard.check(request.headers, needs_key=needs_key)
             route = self._route(request)
-            client = self.guard.check(request.headers, needs_key=route.needs_key)
+            if unread:
+                raise unread
+            if len(request.body) > self.max_body:
+                raise too_large(self.max_body)
             response = route.handle(self, request, request_id, client)
         except Exception as error:
             return self.problem(error, request.path, request_id)
@@ -91,7 +121,10 @@ class Service:
     def request_id(self, headers: Mapping[str, str]) -> str:
         """Take over the caller's request id where it is a sane one, else make one."""
         given = headers.get("x-request-id", "")
-        return given if given and SAFE_ID.fullmatch(given) else next(self._ids)
+        return given if given and SAFE_ID.fullmatch(given) else self._new_id()
+
+    def _new_id(self) -> str:
+        return f"{self._series}-{os.getpid():x}-{next(self._numbers):x}"  # a server may fork after the service is made
 
     def begin(self, headers: Mapping[str, str], body: bytes, request_id: str, client: str) -> Asked:
         """Read and check a question.
@@ -101,6 +134,8 @@ class Service:
         """
         began = time.perf_counter()
         content_type = headers.get("content-type", JSON)
+        if headers.get("content-encoding", "identity").lower() not in {"identity", ""}:
+            raise UnsupportedMediaType("This service does not unpack bodies", hint="Send it without Content-Encoding.")
         accept = codec.accepted(headers.get("accept", ""), content_type)
         return Asked(self.predictor.decode(body, content_type), accept, request_id, client, began)
 
@@ -109,9 +144,10 @@ class Service:
         headers = {**self._marks, "X-Request-ID": asked.request_id}
         if asked.rows.flags:
             headers["Ketch-Flags"] = flags_header(asked.rows.flags)
+        body = self.predictor.encode(results, asked.accept)
         if self.log is not None:
             self._record(self.log, asked, results)
-        return Response(200, self.predictor.encode(results, asked.accept), asked.accept, headers)
+        return Response(200, body, asked.accept, headers)
 
     def predict(self, request: Request, request_id: str, client: str) -> Response:
         """Answer a question on its own, outside any batch."""
@@ -127,7 +163,7 @@ class Service:
         log.append(
             [
                 Record(
-                    prediction_id=next(self._ids),
+                    prediction_id=self._new_id(),
                     request_id=asked.request_id,
                     at=now,
                     model=self.predictor.reference,
@@ -144,7 +180,7 @@ class Service:
 
     def problem(self, error: Exception, path: str, request_id: str) -> Response:
         """Turn whatever was raised into problem+json (RFC 9457); what Ketch did not foresee is a 500."""
-        known = error if isinstance(error, KetchError) else KetchError("Ketch failed; this is a bug in it")
+        known = error if isinstance(error, KetchError) else _bug(error)
         title = (type(known).__doc__ or "").partition(":")[0].rstrip(".") if known is error else "Internal error"
         body: dict[str, object] = {
             "type": f"urn:ketch:error:{known.code}",
@@ -157,11 +193,12 @@ class Service:
         }
         if known.errors:
             body["errors"] = known.errors
-        headers = {**self._marks, "X-Request-ID": request_id}
+        marks = {} if isinstance(known, STRANGERS) else self._marks
+        headers = {**marks, "X-Request-ID": request_id}
         if known.status == 401:
             headers["WWW-Authenticate"] = 'Basic realm="Ketch", charset="UTF-8"'
         if isinstance(known, MethodNotAllowed):
-            headers["Allow"] = ", ".join(sorted(each.method for each in ROUTES if each.path == path))
+            headers["Allow"] = allowed(path)
         return Response(known.status, msgspec.json.encode(body), PROBLEM, headers)
 
     def _route(self, request: Request) -> Route:
@@ -173,8 +210,9 @@ class Service:
         for each in at_path:
             if each.method == method:
                 return each
-        allowed = ", ".join(sorted(each.method for each in at_path))
-        raise MethodNotAllowed(f"{request.path} does not take {request.method[:20]}", hint=f"It takes {allowed}.")
+        raise MethodNotAllowed(
+            f"{request.path} does not take {request.method[:20]}", hint=f"It takes {allowed(request.path)}."
+        )
 
     # ---- pages -------------------------------------------------------------------------------------
 
@@ -202,6 +240,7 @@ class Service:
             if each.summary:
                 routes.setdefault(each.path, {})[each.method] = each.summary
         document = page.openapi(self.predictor.bundle, guarded=self.guard.guarded, routes=routes)
+        document["servers"] = [{"url": urlsplit(request.base_url).path or "/"}]
         return Response(200, msgspec.json.encode(document))
 
     def docs(self, request: Request, request_id: str, client: str) -> Response:
@@ -223,12 +262,26 @@ class Service:
         return Response(200, b'{"status":"live"}')
 
     def ready(self, request: Request, request_id: str, client: str) -> Response:
-        """Say whether the model gives its golden answers, asking it once a second at most."""
-        now = time.monotonic()
-        if now >= self._ready_until:
-            self.predictor.replay(rows=1)
-            self._ready_until = now + READY_FOR
+        """Say whether the model gives its golden answers, asking it once a second at most.
+
+        Raises:
+            NotReady: it does not.
+        """
+        with self._checking:
+            if time.monotonic() >= self._checked_until:
+                self._ready = self._gives_golden_answer()
+                self._checked_until = time.monotonic() + READY_FOR
+        if not self._ready:
+            raise NotReady("The service is not ready", hint="Ask again later, or see what the server has logged.")
         return Response(200, b'{"status":"ready"}')
+
+    def _gives_golden_answer(self) -> bool:
+        try:
+            self.predictor.replay(rows=1)
+        except Exception as error:  # a model may fail in any way; a probe is told no more than that
+            logger.error("%s is not ready: %s", self.predictor.reference, error)
+            return False
+        return True
 
 
 def too_large(limit: int) -> BodyTooLarge:
@@ -238,11 +291,23 @@ def too_large(limit: int) -> BodyTooLarge:
     )
 
 
+def allowed(path: str) -> str:
+    """Name the methods that a path takes, as the Allow header does."""
+    methods = {each.method for each in ROUTES if each.path == path}
+    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
+
+
+def _bug(error: Exception) -> KetchError:
+    logger.error("a bug in Ketch", exc_info=error)
+    return KetchError("Ketch failed; this is a bug in it", hint="Please report it with what the server has logged.")
+
+
 def flags_header(flags: Sequence[Fault]) -> str:
     """Name what was unusual: `code;field=name`, each once, names percent-encoded."""
     named = dict.fromkeys(f"{flag.code};field={quote(flag.field[:64], safe='')}" for flag in flags[:1000])
-    shown = list(named)[:MOST_FLAGS]
-    return ", ".join([*shown, "more"] if len(named) > MOST_FLAGS else shown)
+    lengths = itertools.accumulate(len(flag) + 2 for flag in named)
+    shown = [flag for flag, length in zip(named, lengths, strict=True) if length <= LONGEST_FLAGS][:MOST_FLAGS]
+    return ", ".join([*shown, "more"] if len(named) > len(shown) else shown)
 
 
 ROUTES: Final = (

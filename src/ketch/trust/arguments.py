@@ -140,7 +140,7 @@ def _tree(given: Given) -> object:
     if len(given) != 3 or not isinstance(given[1], Made) or not (is_whole(given[0]) and is_whole(given[2])):
         return None
     fits = given[1].facts.get("shape") == (given[2],) and given[1].facts.get("kind") == "i"
-    return _made() if fits and 1 <= int(str(given[2])) <= MOST_OUTPUTS else None
+    return _made(tree=True) if fits and 1 <= int(str(given[2])) <= MOST_OUTPUTS else None
 
 
 def _triplet(given: Given) -> object:
@@ -193,7 +193,7 @@ def build(made: Made, state: object, is_class: bool) -> None:
         good = _attributes(state)
     else:
         states = STATES | sibling("arrays").STATES
-        kind = next((fact for fact in made.facts if fact in states), made.pair[1])
+        kind = next((fact for fact in made.facts if fact in states), "")
         check = states.get(kind)
         good = check is not None and check(made, state)
     if not good:
@@ -244,7 +244,7 @@ STATES: dict[str, Callable[[Made, object], bool]] = {
     "partial": _partial_state,
     "bits": _random_state,
     "generator": _random_state,
-    "Tree": _tree_state,
+    "tree": _tree_state,
 }
 CALLS: dict[Pair, Check] = {
     ("_codecs", "encode"): _encode,

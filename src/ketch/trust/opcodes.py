@@ -43,7 +43,7 @@ def scan(data: bytes, known: Lists) -> Finding:
             machine.complain("something more follows after its end")
     except Fault as fault:
         machine.complain(str(fault))
-    except (ValueError, IndexError, OverflowError, UnicodeError, RecursionError, MemoryError):
+    except Exception:  # whatever the reader trips over, the file is not one that a pickler wrote
         machine.complain("it is damaged or ends in the middle")
     return machine.finding("joblib" if packed or machine.arrays else "pickle")
 

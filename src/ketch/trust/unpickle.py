@@ -154,12 +154,12 @@ class Wrapped:
         return array.reshape(self.shape, order=self.order)
 
 
-def _check_array_partial(function: object) -> functools.partial[object]:
+def _check_array_partial(function: Any) -> functools.partial[object]:
     """Stand in for functools.partial: make the one partial function that histogram boosting keeps."""
     check_array = _find(("sklearn.utils.validation", "check_array"), "sklearn.utils.validation")
     if function is not check_array:
         raise Fault("it makes a partial function of something else than check_array")
-    return functools.partial(check_array)
+    return functools.partial(function)
 
 
 STAND_INS: dict[Pair, Any] = {WRAPPER: Wrapped, PARTIAL: _check_array_partial}

@@ -1,0 +1,28 @@
+"""Fixtures that are expensive or must be cleaned up; everything else a test builds for itself."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("KETCH_REAL_DATA", HERE.parent.parent / "shared" / "data"))
+    if not (folder / "telco-customer-churn.csv").is_file():
+        pytest.skip(f"no real data: telco-customer-churn.csv is not in {folder}; KETCH_REAL_DATA names its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def telco(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the course script writes its models and their answers to."""
+    folder = tmp_path_factory.mktemp("telco")
+    program = HERE / "programs" / "course.py"
+    subprocess.run([sys.executable, str(program), str(real_data / "telco-customer-churn.csv"), str(folder)], check=True)
+    return folder
