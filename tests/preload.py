@@ -1,9 +1,9 @@
 """What the process that commands are forked from has imported."""
 
 import pandas  # noqa: F401
-import sklearn.ensemble  # noqa: F401
-import sklearn.feature_extraction  # noqa: F401
-import sklearn.linear_model  # noqa: F401
+import sklearn.ensemble
+import sklearn.feature_extraction
+import sklearn.linear_model
 import sklearn.pipeline  # noqa: F401
 
 import ketch.cli

@@ -246,7 +246,7 @@ def test_inspect_shows_what_is_inside_without_opening_it(shop: Path) -> None:
 def test_a_contract_can_be_amended_and_given_back(shop: Path) -> None:
     text = ketch("inspect", "good.ketch", "--contract", home=shop / "home", cwd=shop).stdout
     text = text.replace("# threshold = 0.5", "threshold = 0.9")
-    head, size = text.split("[fields.\"size\"]")
+    head, size = text.split('[fields."size"]')
     size = size.replace('unit = ""', 'unit = "cm"')
     text = f"{head}[fields.size]{size}"
     (shop / "contract.toml").write_text(text)

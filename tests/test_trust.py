@@ -171,6 +171,8 @@ def fitted() -> Iterator[tuple[str, Any, Any]]:
         model = cls(**needed(cls))
         if "n_estimators" in model.get_params():
             model.set_params(n_estimators=5)
+        if name == "TSNE":
+            model.set_params(max_iter=250)
         if name.endswith("RandomProjection"):
             model.set_params(n_components=2)
         if name == "FrozenEstimator":

@@ -7,6 +7,7 @@ import hashlib
 import io
 import platform
 import re
+import struct
 import time
 import zipfile
 import zlib
@@ -145,16 +146,13 @@ def read(data: bytes, name: str) -> Bundle:
     _require_format(members["manifest.json"], name)
     manifest = _as(Manifest, members.pop("manifest.json"), name)
     _require_sums(manifest, members, name)
-    if not NAME.fullmatch(manifest.name):
-        raise _corrupt(name, "its manifest gives it an impossible name")
     fields = _as(_Fields, members["contract.json"], name).fields
-    for each in manifest.originals:
-        if each.member not in members:
-            raise _corrupt(name, f"{each.member} is missing")
+    golden = _as(Golden, members["golden.json"], name)
+    _require_sense(manifest, golden, members, name)
     return Bundle(
         manifest=manifest,
         contract=Contract(fields=fields, answer=manifest.answer),
-        golden=_as(Golden, members["golden.json"], name),
+        golden=golden,
         profile=_as(dict[str, object], members["profile.json"], name),
         files=members,
         sha256=identity(data),
@@ -199,11 +197,26 @@ def _require_sums(manifest: Manifest, members: Mapping[str, bytes], name: str) -
             raise _corrupt(name, f"{member} was changed")
 
 
+def _require_sense(manifest: Manifest, golden: Golden, members: Mapping[str, bytes], name: str) -> None:
+    if not NAME.fullmatch(manifest.name):
+        raise _corrupt(name, "its manifest gives it an impossible name")
+    for each in manifest.originals:
+        if each.member not in members:
+            raise _corrupt(name, f"{each.member} is missing")
+    answer = manifest.answer
+    if answer.task == "binary" and (len(answer.classes) != 2 or answer.positive not in answer.classes):
+        raise _corrupt(name, "its yes/no answer does not have two classes, one of them positive")
+    columns = (golden.labels, golden.probabilities, golden.scores)
+    if not golden.rows or any(each is not None and len(each) != len(golden.rows) for each in columns):
+        raise _corrupt(name, "its golden rows and answers do not match")
+
+
 _ZIP_FAULTS: Final = (
     zipfile.BadZipFile,
     zlib.error,
-    NotImplementedError,  # a compression or an encryption that zipfile does not know
-    RuntimeError,
+    NotImplementedError,  # a flag that zipfile does not know
+    RuntimeError,  # an encrypted member
+    struct.error,
     EOFError,
     OSError,
     ValueError,
@@ -220,6 +233,8 @@ def _members(data: bytes, name: str) -> dict[str, bytes]:
             for info in listed:
                 if info.filename in found or not MEMBER.fullmatch(info.filename):
                     raise _corrupt(name, f"it holds {info.filename[:60]!r}")
+                if info.compress_type not in {zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED}:
+                    raise _corrupt(name, f"{info.filename} is compressed in another way")
                 found[info.filename] = _unpacked(archive, info, name)
             return found
     except _ZIP_FAULTS as error:
@@ -230,5 +245,5 @@ def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> byt
     with archive.open(info) as member:
         data = member.read(info.file_size + 1)
     if len(data) != info.file_size:
-        raise _corrupt(name, f"{info.filename} is longer than it says")
+        raise _corrupt(name, f"{info.filename} is not as long as it says")
     return data

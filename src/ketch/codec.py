@@ -18,6 +18,7 @@ from ketch.schema import ABSENT, Columns, Field
 JSON: Final = "application/json"
 CSV: Final = "text/csv"
 MAX_DEPTH: Final = 64
+MOST_CELLS: Final = 10_000_000  # rows by names of a JSON list, absent ones counted
 MISSING_WORDS: Final = frozenset({"", "na", "n/a", "nan", "null", "none"})
 
 _decode_json = msgspec.json.Decoder().decode
@@ -62,7 +63,7 @@ def _from_json(body: bytes, max_rows: int) -> Table:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise _not_json(body, error) from None
     if type(found) is dict:
-        _bound_depth(found.values())
+        _bound_depth(found.values(), 1)
         return Table({name: [value] for name, value in found.items()}, 1, single=True)
     if type(found) is not list or not found:
         what = "an empty list" if found == [] else "neither an object nor a list of objects"
@@ -72,7 +73,8 @@ def _from_json(body: bytes, max_rows: int) -> Table:
     for row, each in enumerate(found):
         if type(each) is not dict:
             raise _refuse_shape(row, f"Row {row} is not an object")
-        _bound_depth(each.values())
+        _bound_depth(each.values(), 2)
+    _bound_spread(found)
     return Table(columns_of(found), len(found))
 
 
@@ -103,15 +105,22 @@ def too_many_rows(max_rows: int) -> TooManyRows:
     )
 
 
-def _bound_depth(values: Iterable[object]) -> None:
+def _bound_depth(values: Iterable[object], depth: int) -> None:
     level = [value for value in values if type(value) is dict or type(value) is list]
-    depth = 2
     while level:
         depth += 1
         if depth > MAX_DEPTH:
             raise _too_deep()
         inner = [part for each in level for part in (each.values() if isinstance(each, dict) else each)]
         level = [value for value in inner if type(value) is dict or type(value) is list]
+
+
+def _bound_spread(rows: Sequence[Mapping[str, object]]) -> None:
+    """Refuse rows whose names have so little in common that their columns would fill the memory."""
+    given = sum(map(len, rows))
+    names = len({name for row in rows for name in row})
+    if names * len(rows) > max(MOST_CELLS, 2 * given):
+        raise _refuse_shape(0, f"The rows have {names} different fields, hardly any in common")
 
 
 def columns_of(rows: Sequence[Mapping[str, object]]) -> Columns:
@@ -132,7 +141,7 @@ def from_csv(body: bytes, fields: Sequence[Field], max_rows: int) -> Table:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[list[str]] = []
     try:
-        header = checked_header(next(reader, []))
+        header = checked_header(next(reader, []), [each.name for each in fields])
         for cells in reader:
             if not cells:
                 continue
@@ -151,9 +160,9 @@ def from_csv(body: bytes, fields: Sequence[Field], max_rows: int) -> Table:
     return Table(typed_columns(header, rows, fields), len(rows))
 
 
-def checked_header(header: Sequence[str]) -> list[str]:
-    """Give the column names of a CSV, each once and none empty."""
-    names = [name.strip() for name in header]
+def checked_header(header: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Give the column names of a CSV, each once and none empty; blanks around them stay only where `known` has them."""
+    names = [name if name in known else name.strip() for name in header]
     if not names or "" in names:
         raise UndecodableBody("The CSV needs a name for every column", hint="Put the field names in the first line.")
     if len(set(names)) != len(names):
@@ -175,15 +184,17 @@ def typed_cells(texts: Iterable[str], each: Field | None) -> list[object]:
         return [text if text else None for text in texts]
     if each.type == "category":
         known = {str(value).lower() if isinstance(value, bool) else str(value): value for value in each.categories}
-        return [known.get(text, _category_cell(text, known)) for text in texts]
-    return [number_cell(text) if each.type != "boolean" else _boolean_cell(text) for text in texts]
+        numeric = all(isinstance(value, int | float) for value in each.categories)
+        return [known[text] if text in known else _category_cell(text, known, numeric=numeric) for text in texts]
+    return [number_cell(text) if each.type != "boolean" else boolean_cell(text) for text in texts]
 
 
-def _category_cell(text: str, known: Mapping[str, object]) -> object:
-    if text.strip().lower() in MISSING_WORDS:
+def _category_cell(text: str, known: Mapping[str, object], *, numeric: bool) -> object:
+    word = text.strip().lower()
+    if word in MISSING_WORDS:
         return None
-    if all(isinstance(value, int | float) for value in known.values()):
-        return known.get(text.strip().lower(), number_cell(text))
+    if numeric:
+        return known[word] if word in known else number_cell(text)
     return text
 
 
@@ -203,7 +214,8 @@ def number_cell(text: str) -> object:
         return text
 
 
-def _boolean_cell(text: str) -> object:
+def boolean_cell(text: str) -> object:
+    """Read a cell as true or false, None where it stands for nothing, itself where it is neither."""
     word = text.strip().lower()
     return None if word in MISSING_WORDS else {"true": True, "1": True, "false": False, "0": False}.get(word, text)
 
@@ -217,17 +229,27 @@ def accepted(accept: str, content_type: str) -> str:
     Raises:
         NotAcceptable: the caller accepts neither JSON nor CSV.
     """
-    kind = media_type(content_type)
-    own = CSV if kind == CSV else JSON
-    if not accept or "*/*" in accept:
+    own, other = (CSV, JSON) if media_type(content_type) == CSV else (JSON, CSV)
+    if not accept or accept == "*/*":
         return own
-    kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
-    for each in kinds:
-        if each in {JSON, CSV}:
-            return each
-        if each in {"application/*", "text/*"}:
-            return JSON if each == "application/*" else CSV
-    raise NotAcceptable(f"No answer can be written as {accept[:100]!r}", hint=f"Accept {JSON} or {CSV}.")
+    wanted = dict(_weighted(part) for part in accept.split(","))
+    likes = {kind: _liking(kind, wanted) for kind in (own, other)}
+    best = own if likes[own] >= likes[other] else other
+    if not likes[best]:
+        raise NotAcceptable(f"No answer can be written as {accept[:100]!r}", hint=f"Accept {JSON} or {CSV}.")
+    return best
+
+
+def _weighted(part: str) -> tuple[str, float]:
+    kind, _, rest = part.partition(";")
+    weight = re.search(r"(?:^|;)\s*q\s*=\s*([01](?:\.\d*)?)\s*(?:;|$)", rest, re.ASCII | re.IGNORECASE)
+    return kind.strip().lower(), min(float(weight[1]), 1.0) if weight else 1.0
+
+
+def _liking(kind: str, wanted: Mapping[str, float]) -> float:
+    """Give the weight of the most specific range that holds the type, 0 where none does."""
+    ranges = (kind, f"{kind.partition('/')[0]}/*", "*/*")
+    return next((wanted[each] for each in ranges if each in wanted), 0.0)
 
 
 def encode(columns: Mapping[str, Sequence[object]], n: int, *, single: bool, accept: str = JSON) -> bytes:

@@ -32,7 +32,7 @@ def curl_line(contract: Contract, url: str, *, key: bool = False) -> str:
     """Write the line that asks the service, ready to paste into a shell."""
     row = json.dumps(example_row(contract), ensure_ascii=False, separators=(",", ":"))
     header = ' -H "Authorization: Bearer $KETCH_API_KEY"' if key else ""
-    return f"curl {url}/predict -H 'Content-Type: application/json'{header} -d {shlex.quote(row)}"
+    return f"curl {shlex.quote(url + '/predict')} -H 'Content-Type: application/json'{header} -d {shlex.quote(row)}"
 
 
 def answer_schema(answer: Answer) -> dict[str, object]:

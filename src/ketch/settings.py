@@ -92,6 +92,8 @@ def read(
         raise SettingError(f"auth cannot be {settings.auth!r}", hint="Use keys, platform or none.")
     if not 0 <= settings.port <= 65535:
         raise SettingError(f"port {settings.port} does not exist", hint="Give a number from 1 to 65535.")
+    if min(settings.max_body, settings.max_rows) < 1:
+        raise SettingError("max_body and max_rows must be at least 1", hint="Leave them out for the defaults.")
     return settings
 
 
@@ -123,6 +125,8 @@ def _settings_file(folder: Path) -> Mapping[str, object]:
             ) from None
         for key in table:
             content = content.get(key, {})
+            if not isinstance(content, Mapping):
+                raise SettingError(f"{name} has no table [{'.'.join(table)}]", hint="Give settings as NAME = VALUE.")
         if content:
             return _only_allowed(content, name)
     return {}

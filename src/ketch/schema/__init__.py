@@ -7,7 +7,7 @@ have a say.
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time
 from typing import Final, Literal
 
 import msgspec
@@ -118,13 +118,24 @@ def span(each: Field) -> str:
 
 
 def is_date(value: object) -> bool:
-    """Say whether a value is a date, or a text that reads as one."""
-    return type(value) is date or (isinstance(value, str) and _parses(date.fromisoformat, value))
+    """Say whether a value is a date (pandas writes it as midnight), or a text that reads as YYYY-MM-DD."""
+    if isinstance(value, datetime):
+        return value.time() == time() and value.tzinfo is None
+    return isinstance(value, date) or (
+        isinstance(value, str) and DAY.fullmatch(value) is not None and _parses(date.fromisoformat, value)
+    )
 
 
 def is_datetime(value: object) -> bool:
-    """Say whether a value is a date and time, or a text that reads as one."""
-    return isinstance(value, datetime) or (isinstance(value, str) and _parses(datetime.fromisoformat, value))
+    """Say whether a value is a date and time, or a text that reads as YYYY-MM-DD, alone or with a time."""
+    return isinstance(value, date) or (
+        isinstance(value, str) and MOMENT.fullmatch(value) is not None and _parses(datetime.fromisoformat, value)
+    )
+
+
+# of what Python reads as ISO 8601, the forms that JSON Schema and pandas read too: no weeks, no "20240131"
+DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+MOMENT: Final = re.compile(DAY.pattern + r"([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
 
 
 def _parses(parse: Callable[[str], object], value: str) -> bool:
@@ -137,14 +148,14 @@ def _parses(parse: Callable[[str], object], value: str) -> bool:
 
 def is_missing(value: object) -> bool:
     """Say whether a value of a sample stands for nothing: None, NaN or pandas' own marks."""
-    return value is None or value is ABSENT or value != value or type(value).__name__ in {"NAType", "NaTType"}
+    if value is None or value is ABSENT or type(value).__name__ in {"NAType", "NaTType"}:
+        return True
+    return not getattr(value, "ndim", 0) and bool(value != value)
 
 
 def plain(value: object) -> object:
-    """Turn a scalar of numpy or pandas into Python's own."""
-    if hasattr(value, "item") and not isinstance(value, str | bytes):
-        return value.item()
-    return value
+    """Turn a scalar of numpy or pandas, or an array, into Python's own."""
+    return value.tolist() if hasattr(value, "item") and hasattr(value, "tolist") else value
 
 
 def json_schema(fields: Iterable[Field]) -> dict[str, object]:
@@ -163,7 +174,7 @@ def _property(each: Field) -> dict[str, object]:
         kinds = {kind_of(value) for value in each.categories}
         names = {"text": "string", "number": "number", "boolean": "boolean"}
         types = sorted(names[kind] for kind in kinds)
-        found["type"] = types[0] if len(types) == 1 else types
+        found["type"] = types[0] if len(types) == 1 else types or "string"
         if each.unknown == "refuse":
             found["enum"] = list(each.categories)
         else:
@@ -172,8 +183,7 @@ def _property(each: Field) -> dict[str, object]:
         found["type"] = [*_as_list(found["type"]), "null"]
         if "enum" in found:
             found["enum"] = [*each.categories, None]
-    found |= _words_of(each)
-    return found
+    return _words_of(each) | found
 
 
 def _as_list(kind: object) -> list[object]:
@@ -189,7 +199,7 @@ def _words_of(each: Field) -> dict[str, object]:
     if text:
         words["description"] = text
     if each.example is not None:
-        words.setdefault("examples", [each.example])
+        words["examples"] = [each.example]
     if each.length:
         words |= {"minItems": each.length, "maxItems": each.length}
     return words

@@ -13,6 +13,7 @@ from ketch.schema import ABSENT, EXPECTED, Columns, Fault, Field, Scalar, is_dat
 
 MOST_LISTED: Final = 20  # categories shown in an error; the whole list stands at /schema
 MOST_COMPARED: Final = 64  # unknown fields of a request that are looked at for a misspelling
+MOST_LIKENED: Final = 20_000  # comparisons of unknown values with categories, for each field of a request
 
 
 @dataclass(slots=True)
@@ -60,7 +61,7 @@ class Checker:
         unknown = [name for name in columns if name not in self.names]
         for place, name in enumerate(unknown):
             # a bound, because comparing 200,000 made-up names with every field would cost seconds
-            close = [known for known in self.names if place < MOST_COMPARED and within_two_edits(name, known)]
+            close = [each.name for each in self.fields if place < MOST_COMPARED and within_two_edits(name, each.name)]
             for row, value in enumerate(columns[name]):
                 if value is ABSENT:
                     continue
@@ -127,9 +128,13 @@ MOST: Final = 1.7976931348623157e308
 def _check_category(each: Field) -> Check:
     # bool equals 0 and 1 as a dictionary key: the kind keeps true and 1 apart
     known: dict[tuple[str, object], Scalar] = {(kind_of(value), value): value for value in each.categories}
+    kinds = {kind for kind, _ in known}
+    texts = {str(value): value for value in each.categories}
+    allowed = each.categories[:MOST_LISTED]
 
     def check(values: list[object], checked: Checked, lenient: bool) -> list[object]:
         clean: list[object] = []
+        likened: dict[object, Scalar | None] = {}
         for row, value in enumerate(values):
             try:
                 clean.append(known[(kind_of(value), value)])
@@ -138,12 +143,15 @@ def _check_category(each: Field) -> Check:
                 clean.append(None)
             if value is None or value is ABSENT:
                 _missing(each, row, checked)
-            elif not any(kind_of(value) == kind for kind, _ in known):
+            elif kind_of(value) not in kinds:
                 checked.faults.append(Fault(row, each.name, "wrong-type", _kinds(each)))
             else:
                 clean[-1] = value
+                if value not in likened and len(likened) * len(texts) < MOST_LIKENED:
+                    likened[value] = _nearest(value, texts)
+                fault = Fault(row, each.name, "unknown-category", EXPECTED["category"], allowed, likened.get(value))
                 soft = each.unknown == "flag" or lenient
-                (checked.flags if soft else checked.faults).append(_unknown_category(each, row, value))
+                (checked.flags if soft else checked.faults).append(fault)
         return clean
 
     return check
@@ -153,12 +161,11 @@ def _kinds(each: Field) -> str:
     return " or ".join(sorted({f"a {kind_of(value)}" for value in each.categories}))
 
 
-def _unknown_category(each: Field, row: int, value: object) -> Fault:
-    allowed = each.categories[:MOST_LISTED]
-    texts = {str(known): known for known in each.categories}
+def _nearest(value: object, texts: Mapping[str, Scalar]) -> Scalar | None:
+    if isinstance(value, int) and abs(value) > MOST:  # Python writes no number of more than 4,300 digits
+        return None
     close = difflib.get_close_matches(str(value)[:100], texts, n=1, cutoff=0.6)
-    nearest = texts[close[0]] if close else None
-    return Fault(row, each.name, "unknown-category", EXPECTED["category"], allowed, nearest)
+    return texts[close[0]] if close else None
 
 
 def _check_vector(each: Field) -> Check:

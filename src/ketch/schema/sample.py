@@ -6,8 +6,8 @@ sample --*refine, profile*--> sharper fields, distributions        fields --*com
 import math
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from collections.abc import Mapping, Sequence, Sized
+from datetime import date, datetime, timedelta
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -29,10 +29,8 @@ class Hints(Protocol):
 
 def refine(each: Field, values: Sequence[object]) -> Field:
     """Sharpen a field by what a sample shows: type, categories where the model knows none, range."""
-    present = [plain(value) for value in values if not is_missing(value)]
-    if not present:
-        return each
-    if each.type in {"category", "vector", "boolean"}:
+    present = [_written(plain(value)) for value in values if not is_missing(value)]
+    if not present or each.type in {"category", "vector", "boolean"}:
         return each
     kinds = {kind_of(value) for value in present}
     if kinds == {"boolean"} and each.type in {"number", "text"}:
@@ -42,8 +40,17 @@ def refine(each: Field, values: Sequence[object]) -> Field:
     return _worded(each, present) if kinds == {"text"} else each
 
 
+def _written(value: object) -> object:
+    """Write a date as a text: the day alone where it is midnight, as pandas' dates are."""
+    if is_date(value) and not isinstance(value, str):
+        return str(value)[:10]
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
 def _ranged(each: Field, present: Sequence[object]) -> Field:
     numbers = [float(value) for value in present if isinstance(value, int | float) and math.isfinite(value)]
+    if not numbers:
+        return each
     whole = all(type(value) is int for value in present)
     return msgspec.structs.replace(
         each, type="integer" if whole else "number", minimum=min(numbers), maximum=max(numbers)
@@ -58,7 +65,7 @@ def _worded(each: Field, present: Sequence[object]) -> Field:
         return msgspec.structs.replace(each, type="datetime")
     each = msgspec.structs.replace(each, type="text")
     distinct = sorted(set(texts))
-    if len(distinct) <= 100 and len(distinct) <= max(2, len(texts) // 2):
+    if len(distinct) <= MOST_DISTINCT and not _mostly_unique(distinct, texts):
         return msgspec.structs.replace(each, type="category", categories=tuple(distinct), unknown="flag")
     return each
 
@@ -73,11 +80,19 @@ def profile(values: Sequence[object]) -> dict[str, object]:
         mean = math.fsum(numbers) / len(numbers)
         spread = math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / len(numbers))
         found |= {"mean": mean, "std": spread, "quantiles": [_quantile(numbers, q) for q in QUANTILES]}
-    elif present and (counts := Counter(str(value) for value in present)) and len(counts) <= 100:
-        found["counts"] = dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+    elif present:
+        counts = Counter(str(value) for value in present)
+        if len(counts) <= MOST_DISTINCT and not _mostly_unique(counts, present):
+            found["counts"] = dict(counts)
     return found
 
 
+def _mostly_unique(distinct: Sized, values: Sized) -> bool:
+    """Say whether listing the values would come close to listing the records, such as names and dates of birth."""
+    return 2 * len(distinct) > len(values)
+
+
+MOST_DISTINCT: Final = 100
 QUANTILES: Final = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
 
@@ -106,8 +121,9 @@ def _value(each: Field, hints: Hints, spread: Mapping[str, Any], place: int, sou
         return None
     if each.type == "category":
         counts = spread.get("counts", {})
-        common = max(each.categories, key=lambda value: counts.get(str(value), 0), default="")
-        return common if place == 0 or not each.categories else each.categories[place % len(each.categories)]
+        if place == 0 or not each.categories:
+            return max(each.categories, key=lambda value: counts.get(str(value), 0), default="")
+        return each.categories[place % len(each.categories)]
     if each.type == "boolean":
         return place % 2 == 1
     if each.type == "text":
@@ -128,10 +144,8 @@ def _number(each: Field, hints: Hints, spread: Mapping[str, Any], place: int, so
         value = low + (high - low) * (at - int(at))
     else:
         low, high = hints.plausible.get(each.name, (0.0, 100.0))
-        low = max(low, 0.0) if high > 0 and each.name in hints.plausible else low
-        middle, value = (
-            float(round((low + high) / 2)) if high - low >= 1 else (low + high) / 2,
-            source.uniform(low, high),
-        )
+        low = max(low, 0.0) if high > 0 else low
+        middle = float(round((low + high) / 2)) if high - low >= 1 else (low + high) / 2
+        value = source.uniform(low, high)
     value = middle if place == 0 else value
     return round(value) if each.type == "integer" else float(f"{value:.4g}")

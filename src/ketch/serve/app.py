@@ -7,15 +7,15 @@ from typing import Final
 import flask
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from ketch.errors import KetchError, RequestError
+from ketch.errors import RequestError
 from ketch.log import Log
 from ketch.predict import Predictor, load
 from ketch.serve import Request, Response
 from ketch.serve.guard import Guard
-from ketch.serve.routes import ROUTES, Service, too_large
+from ketch.serve.routes import MOST_DISCARDED, ROUTES, Service, too_large
 
-MOST_DISCARDED: Final = 64 * 2**20  # read on after a refusal, so that the client gets to see it
 METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")  # the routes say which of them they take
+TAKES: Final = frozenset((each.path, each.method) for each in ROUTES)
 
 
 def flask_app(
@@ -43,7 +43,9 @@ def app_of(service: Service) -> flask.Flask:
         cause: Exception = getattr(error, "original_exception", None) or error
         if cause is not error:  # whatever it is, the service calls it a bug and logs it
             return _reply(service.problem(cause, asked.path, service.request_id(asked.headers)))
-        known = None if error.code in {404, 405} else RequestError(error.name, hint="GET /docs shows what is read here.")
+        known = (
+            None if error.code in {404, 405} else RequestError(error.name, hint="GET /docs shows what is read here.")
+        )
         return _reply(service.handle(asked, unread=known))
 
     app.register_error_handler(HTTPException, refuse)
@@ -64,15 +66,24 @@ def blueprint(service: Service, name: str = "ketch") -> flask.Blueprint:
 def _answer(service: Service, path: str) -> flask.Response:
     asked = flask.request
     asked.max_content_length = service.max_body
-    headers = _headers()
-    try:
-        body = asked.get_data(cache=False)
-    except RequestEntityTooLarge:
-        refused = service.problem(too_large(service.max_body), path, service.request_id(headers))
-        return _reply(refused)
+    body, unread = b"", None
+    if asked.method == "POST" and (path, "POST") in TAKES:  # nothing else is worth waiting for a body
+        try:
+            body = asked.get_data(cache=False)
+        except RequestEntityTooLarge:
+            _discard(asked)
+            unread = too_large(service.max_body)
     mounted_at = asked.url_rule.rule.removesuffix(path) if asked.url_rule else ""
     base_url = asked.host_url.rstrip("/") + asked.root_path + mounted_at
-    return _reply(service.handle(Request(asked.method, path, headers, body, base_url)))
+    return _reply(service.handle(Request(asked.method, path, _headers(), body, base_url), unread=unread))
+
+
+def _discard(asked: flask.Request) -> None:
+    """Read what the caller is still sending, or it would see a broken connection in place of the answer."""
+    left = min(asked.content_length or MOST_DISCARDED, MOST_DISCARDED)
+    stream = asked.environ["wsgi.input"]
+    while left > 0 and (part := stream.read(min(left, 2**16))):
+        left -= len(part)
 
 
 def _headers() -> dict[str, str]:

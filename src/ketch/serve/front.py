@@ -9,74 +9,93 @@ import http
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
+import httptools
 import uvicorn
 from a2wsgi import WSGIMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ketch.batching import run_together
 from ketch.bundle import read
-from ketch.errors import KetchError, RequestError, SettingError
+from ketch.errors import RequestError, SettingError
 from ketch.pack import Options, compose
-from ketch.predict import load, open_bundle
-from ketch.serve import Response, door
+from ketch.predict import Results, load, open_bundle
+from ketch.serve import Request, Response, door
 from ketch.serve.guard import guard_at
-from ketch.serve.routes import Asked, Service, too_large
+from ketch.serve.routes import MOST_DISCARDED, Asked, Service, too_large
 from ketch.settings import home as home_of
 
 PATH: Final = b"/predict"
 MOST_ROWS: Final = 1024  # in one call of the model, so that a small question is not held up by a crowd
-MOST_DISCARDED: Final = 64 * 2**20  # read on after a refusal, so that the client gets to see it
+LARGEST_HEAD: Final = 2**16  # bytes of URL and headers; what arrives in one piece is read all the same
 REASONS: Final = {status.value: status.phrase for status in http.HTTPStatus}
 
 
+class HeadersTooLarge(RequestError):
+    """The headers have more bytes than this server reads."""
+
+    status = 431
+
+
 class Question:
-    """One request to the predict route; stands where uvicorn's own cycle would."""
+    """One request to the predict route, or the refusal of one; stands where uvicorn's own cycle would."""
 
     __slots__ = (
         "body",
         "discarded",
         "disconnected",
+        "expects",
         "front",
         "headers",
         "keep_alive",
         "message_event",
         "read",
+        "refusal",
         "response_complete",
         "started",
+        "too_long",
     )
 
-    def __init__(self, front: "Front", headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
+    def __init__(self, front: "Front", headers: Mapping[str, str], *, keep_alive: bool, expects: bool = False) -> None:
         self.front = front
         self.headers = headers
         self.keep_alive = keep_alive
+        self.expects = expects
         self.body = bytearray()
         self.discarded = 0
-        self.started = self.read = self.response_complete = self.disconnected = False
+        self.refusal: Response | None = None
+        self.started = self.read = self.too_long = self.response_complete = self.disconnected = False
         self.message_event = _NOBODY_WAITS
 
     def feed(self, data: bytes) -> None:
-        """Take a part of the body; one that grows too long is refused at once and its rest thrown away."""
-        if self.response_complete:
+        """Take a part of the body; one that grows too long is refused as soon as may be and its rest thrown away."""
+        if self.too_long:
             self.discarded += len(data)
             if self.discarded > MOST_DISCARDED:
                 self.front.transport.close()
             return
         self.body += data
-        if len(self.body) > self.front.service.max_body and self.started:
-            self._refuse_length()
+        if len(self.body) > self.front.service.max_body:
+            self.too_long, self.body = True, bytearray()
+            if self.started:
+                self._refuse_length()
 
     def start(self) -> None:
         """Take the turn on this connection: all earlier answers are written."""
         self.started = True
-        if len(self.body) > self.front.service.max_body:
+        if self.refusal:
+            self.write(self.refusal)
+        elif self.too_long:
             self._refuse_length()
         elif self.read:
             self.front.desk.put(self)
+        elif self.expects:
+            self.front.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def end(self) -> None:
         """Note that the body is whole."""
@@ -87,25 +106,20 @@ class Question:
             self.front.desk.put(self)
 
     def _refuse_length(self) -> None:
-        self.body.clear()
         service = self.front.service
-        refused = service.problem(too_large(service.max_body), "/predict", service.request_id(self.named_headers()))
-        self.keep_alive = self.read
-        self.write(refused, close=self.read)
-
-    def named_headers(self) -> dict[str, str]:
-        """Give the headers as text."""
-        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.headers}
+        asked = Request("POST", "/predict", self.headers)
+        self.keep_alive = self.keep_alive and self.read
+        self.write(service.handle(asked, unread=too_large(service.max_body)), close=self.read)
 
     def write(self, response: Response, *, close: bool = True) -> None:
         """Write the answer; `close` ends the connection where it is not kept alive."""
-        if self.disconnected:
+        front = self.front
+        if front.transport.is_closing():
             return
         head = f"HTTP/1.1 {response.status} {REASONS[response.status]}\r\ncontent-type: {response.content_type}\r\n"
         lines = "".join(f"{name.lower()}: {value}\r\n" for name, value in response.headers.items())
         last = "" if self.keep_alive else "connection: close\r\n"
         length = f"content-length: {len(response.body)}\r\n{last}\r\n"
-        front = self.front
         date = b"".join(b"%b: %b\r\n" % pair for pair in front.server_state.default_headers)
         front.transport.write((head + lines).encode("latin-1") + date + length.encode("latin-1") + response.body)
         self.response_complete = True
@@ -120,6 +134,15 @@ class _NobodyWaits:
 
 
 _NOBODY_WAITS: Final = _NobodyWaits()
+
+
+def named(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Give headers as text; of one that comes twice the values stand in one line, as WSGI has it."""
+    found = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    if len(found) < len(headers):
+        for name in found:
+            found[name] = ",".join(value.decode("latin-1") for each, value in headers if each.decode("latin-1") == name)
+    return found
 
 
 class Desk:
@@ -138,10 +161,18 @@ class Desk:
 
     def _answer_all(self) -> None:
         waiting, self._waiting = self._waiting, []
+        try:
+            self._answer_by_parts(waiting)
+        finally:
+            for question in waiting:  # nobody is left waiting for an answer that does not come
+                if not question.response_complete:
+                    question.front.transport.close()
+
+    def _answer_by_parts(self, waiting: Sequence[Question]) -> None:
         ready: list[tuple[Question, Asked]] = []
         rows = 0
         for question in waiting:
-            asked = None if question.disconnected else self._begin(question)
+            asked = None if question.front.transport.is_closing() else self._begin(question)
             if asked is None:
                 continue
             if ready and rows + asked.rows.n > MOST_ROWS:
@@ -153,7 +184,7 @@ class Desk:
             self._answer(ready)
 
     def _begin(self, question: Question) -> Asked | None:
-        service, headers = self._service, question.named_headers()
+        service, headers = self._service, question.headers
         request_id = service.request_id(headers)
         try:
             client = service.guard.check(headers, needs_key=True)
@@ -162,18 +193,22 @@ class Desk:
             question.write(service.problem(error, "/predict", request_id))
             return None
 
-    def _answer(self, ready: list[tuple[Question, Asked]]) -> None:
-        service = self._service
+    def _answer(self, ready: Sequence[tuple[Question, Asked]]) -> None:
+        found: Sequence[Results | Exception]
         try:
-            found = run_together(service.predictor, [asked.rows for _, asked in ready])
+            found = run_together(self._service.predictor, [asked.rows for _, asked in ready])
         except Exception as error:
-            found = [error if isinstance(error, KetchError) else KetchError(str(error)) for _ in ready]
+            found = [error] * len(ready)
         for (question, asked), results in zip(ready, found, strict=True):
-            if isinstance(results, KetchError):
-                response = service.problem(results, "/predict", asked.request_id)
-            else:
-                response = service.finish(asked, results)
-            question.write(response)
+            question.write(self._response(asked, results))
+
+    def _response(self, asked: Asked, results: Results | Exception) -> Response:
+        try:
+            if isinstance(results, Exception):
+                raise results
+            return self._service.finish(asked, results)
+        except Exception as error:
+            return self._service.problem(error, "/predict", asked.request_id)
 
 
 class Front(HttpToolsProtocol):
@@ -186,23 +221,46 @@ class Front(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.desk = self.desks.get(self.loop) or self.desks.setdefault(self.loop, Desk(self.service, self.loop))
+        self.turn: Any = None  # the cycle that is being answered; `cycle` is the last one begun
+        self.in_body = False
+        self.refused = False
+        self.head = 0  # bytes since the last headers or piece of a body were complete
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, but not for ever without an end of the headers."""
+        if self.refused:
+            return
+        self.head += len(data)
+        super().data_received(data)
+        if self.head > LARGEST_HEAD and not self.refused:
+            hint = f"Keep URL and headers together below {LARGEST_HEAD} bytes."
+            self._refuse_rest(HeadersTooLarge("The headers are too large", hint=hint))
 
     def on_headers_complete(self) -> None:
         """Take a question, or leave the request to uvicorn and the Flask app."""
+        self.head = 0
         parser = self.parser
-        if self.url != PATH or parser.get_method() != b"POST" or self.expect_100_continue or parser.should_upgrade():
+        if parser.get_method() != b"POST" or not self._is_for_predict():
+            # WSGI takes _ for -: another header would go by the name of a known one
+            self.headers[:] = [pair for pair in self.headers if b"_" not in pair[0]]
             super().on_headers_complete()
+            self.in_body = True
             return
         before, kept = self.cycle, parser.get_http_version() != "1.0" and parser.should_keep_alive()
-        self.cycle = question = Question(self, self.headers, keep_alive=kept)
+        self.cycle = Question(self, named(self.headers), keep_alive=kept, expects=self.expect_100_continue)
+        self.in_body = True
         if before is None or before.response_complete:
-            question.started = True
+            self._start_asgi_task(self.cycle, self.app)
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((question, self.app))  # type: ignore[arg-type]
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _is_for_predict(self) -> bool:
+        return self.url == PATH or unquote_to_bytes(httptools.parse_url(self.url).path or b"") == PATH
 
     def on_body(self, body: bytes) -> None:
         """Hand a part of a body to whom it belongs."""
+        self.head = 0
         if type(self.cycle) is Question:
             self.cycle.feed(body)
         else:
@@ -210,22 +268,70 @@ class Front(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note the end of a request."""
+        self.in_body = False
         if type(self.cycle) is Question:
             self.cycle.end()
         else:
             super().on_message_complete()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self.turn = cycle
         if type(cycle) is Question:
             cycle.start()
         else:
             super()._start_asgi_task(cycle, app)
 
+    def on_response_complete(self) -> None:
+        """Go on with what was asked next, unless the caller does not take its answers."""
+        super().on_response_complete()
+        if self.flow.write_paused and not self.transport.is_closing():
+            self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Read again, now that the caller has taken its answers."""
+        super().resume_writing()
+        if not self.pipeline and not self.transport.is_closing():
+            self.flow.resume_reading()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection until what was asked is answered, though the caller has no more to ask."""
+        waits = self.cycle is not None and not self.cycle.response_complete and not self.in_body
+        if waits:
+            self.cycle.keep_alive = False
+        return waits
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell who is being answered; uvicorn tells only the last one begun."""
+        if self.turn is not None and not self.turn.response_complete:
+            self.turn.disconnected = True
+            self.turn.message_event.set()
+        super().connection_lost(exc)
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, in the same form as everything else."""
-        refused = self.service.problem(RequestError("This is not valid HTTP"), "", self.service.request_id({}))
-        question = Question(self, [], keep_alive=False)
-        question.write(refused)
+        self._refuse_rest(RequestError("This is not valid HTTP", hint="Send an HTTP/1.1 request."))
+
+    def _refuse_rest(self, error: RequestError) -> None:
+        """Refuse what comes now and end the connection, once all that was asked before is answered."""
+        self.refused = True
+        refusal = Question(self, {}, keep_alive=False)
+        refusal.refusal = self.service.problem(error, "", self.service.request_id({}))
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if not self.in_body and busy:
+            self.pipeline.appendleft((refusal, self.app))
+        elif not self.in_body:
+            refusal.start()
+        elif not busy or (self.cycle is self.turn and getattr(self.cycle, "response_started", False)):
+            self.transport.close()  # it has its answer, or part of it
+        elif self.cycle is self.turn:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            refusal.start()
+        else:
+            self.pipeline[0] = (refusal, self.app)  # type: ignore[assignment]
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: whoever offers another protocol (curl, Java) is answered in this one."""
 
 
 class Server(uvicorn.Server):
@@ -300,6 +406,7 @@ def url_of(opened: socket.socket) -> str:
     """Give the URL of a listening socket, by the name that a loopback client would use."""
     host, port = opened.getsockname()[:2]
     name = "localhost" if host in {"127.0.0.1", "0.0.0.0", "::1", "::"} else host  # noqa: S104 (compared, not bound)
+    name = f"[{name}]" if ":" in name else name
     return f"http://{name}:{port}"
 
 

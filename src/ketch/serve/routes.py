@@ -47,6 +47,7 @@ PAGE_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 MAX_BODY: Final = 8 * 2**20
+MOST_DISCARDED: Final = 64 * 2**20  # read on after a refusal, so that the client gets to see it
 READY_FOR: Final = 1.0  # seconds that an answer of /health/ready stays good
 ASSETS: Final = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 START_SWAGGER: Final = b'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true});\n'
