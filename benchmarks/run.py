@@ -67,7 +67,7 @@ def main() -> int:
     """Run the rounds and write the page."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--rounds", type=int, default=3)
-    asked.add_argument("--seconds", type=float, default=6.0, help="of load for each measurement")
+    asked.add_argument("--seconds", type=int, default=6, help="of load for each measurement")
     asked.add_argument("--no-page", action="store_true", help="print only")
     options = asked.parse_args()
     if lacking := [each for each in ("wrk", "nginx", "taskset") if shutil.which(each) is None]:
@@ -168,7 +168,7 @@ def environment(folder: Path, extra: Mapping[str, str] | None = None) -> dict[st
     return {**os.environ, **threads, "KETCH_HOME": str(folder / "home"), **(extra or {})}
 
 
-def measure(server: Server, folder: Path, wanted: Mapping[str, float], seconds: float) -> None:
+def measure(server: Server, folder: Path, wanted: Mapping[str, float], seconds: int) -> None:
     """Start a server on core 0, check an answer, load it from core 1, end it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -181,7 +181,7 @@ def measure(server: Server, folder: Path, wanted: Mapping[str, float], seconds: 
         answer = first_answer(f"http://127.0.0.1:{port}/predict", folder)
         if server.model and abs(answer["churn_probability"] - wanted[server.model]) > 1e-6:
             raise SystemExit(f"{server.name} answers {answer}, the model {wanted[server.model]}")
-        load(port, folder, 4, 1.5)
+        load(port, folder, 4, 2)
         for connections in CONNECTIONS:
             rate, middle, tail = load(port, folder, connections, seconds)
             server.rates[connections].append(rate)
@@ -206,12 +206,14 @@ def first_answer(url: str, folder: Path) -> Any:
     raise SystemExit(f"{url} does not answer")
 
 
-def load(port: str, folder: Path, connections: int, seconds: float) -> tuple[float, float, float]:
+def load(port: str, folder: Path, connections: int, seconds: int) -> tuple[float, float, float]:
     """Run wrk from core 1 and give requests per second, p50 and p99 in milliseconds."""
     core = str(min(1, (os.cpu_count() or 1) - 1))
     done = subprocess.run(
-        ["taskset", "-c", core, "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", "load.lua"]
-        + [f"http://127.0.0.1:{port}/predict"],
+        [
+            *("taskset", "-c", core, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"),
+            *("--latency", "-s", "load.lua", f"http://127.0.0.1:{port}/predict"),
+        ],
         cwd=folder,
         env={**os.environ, "ROWS": str(folder / "rows.jsonl")},
         capture_output=True,
@@ -230,7 +232,7 @@ def load(port: str, folder: Path, connections: int, seconds: float) -> tuple[flo
     return float(rate[1]) if rate else 0.0, latency("50%"), latency("99%")
 
 
-def table(servers: Sequence[Server], rounds: int, seconds: float) -> str:
+def table(servers: Sequence[Server], rounds: int, seconds: int) -> str:
     """Write the page: medians over the rounds, and each Ketch row as a ratio to the hand-written one above it."""
     head = ["server", *(f"req/s at {each} | p50 ms | p99 ms" for each in CONNECTIONS), "× by hand, 1", "× by hand, 16"]
     columns = 1 + 3 * len(CONNECTIONS) + 2
@@ -250,7 +252,7 @@ def table(servers: Sequence[Server], rounds: int, seconds: float) -> str:
     return f"""# Benchmarks
 
 One row in each request, 500 distinct rows in rotation, 16 columns of words and 3 numbers. Each server has one worker
-on one core, `wrk` runs on another. All servers take turns in each of {rounds} rounds of {seconds:g} s a measurement;
+on one core, `wrk` runs on another. All servers take turns in each of {rounds} rounds of {seconds} s a measurement;
 the figures are medians, the ratios are taken within a round (smallest and largest in brackets). Every server's answer
 is checked against the estimator's before it is measured. `make bench` writes this page.
 

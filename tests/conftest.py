@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.doors import NAMES, Door, Doors, Small
 
 HERE = Path(__file__).parent
 
@@ -26,3 +29,29 @@ def telco(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = HERE / "programs" / "course.py"
     subprocess.run([sys.executable, str(program), str(real_data / "telco-customer-churn.csv"), str(folder)], check=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """A small model of four fields, packed and opened once."""
+    return Small.pack(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def doors(small: Small) -> Iterator[Doors]:
+    """Every door to the small model."""
+    made = Doors(small.predictor, small.bundle, small.home)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session", params=NAMES)
+def door(request: pytest.FixtureRequest, doors: Doors) -> Door:
+    """Each door in turn, open to this machine."""
+    return doors(request.param)
+
+
+@pytest.fixture(scope="session", params=NAMES)
+def guarded_door(request: pytest.FixtureRequest, doors: Doors) -> Door:
+    """Each door in turn, asking for a key."""
+    return doors(request.param, guarded=True)

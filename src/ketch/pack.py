@@ -3,6 +3,8 @@
 files or object --*open*--> model --*study*--> draft --*refine, try*--> contract --*ask*--> golden --> bundle
 """
 
+import copy
+import math
 import os
 import pickle
 import warnings
@@ -18,9 +20,10 @@ import msgspec
 from ketch import bundle, extras, settings, trust
 from ketch.adapters import Adapter, Knowledge, Runner, adapter_for
 from ketch.bundle import Golden, Manifest, Original
-from ketch.errors import InputError, ModelError, NotAModel, UnsupportedModel, UsageError
+from ketch.errors import ContractError, InputError, ModelError, NotAModel, UnsupportedModel, UsageError
 from ketch.schema import NAME, Answer, Columns, Contract, Field, Scalar, slug
-from ketch.schema.amend import amended, parse
+from ketch.schema.amend import amended, parse, require_known
+from ketch.schema.checks import Checker
 from ketch.schema.sample import compose as compose_rows
 from ketch.schema.sample import profile, refine
 
@@ -107,7 +110,9 @@ def compose(model: object, table: Columns | None, options: Options, *, home: Pat
     fields = _sharpened(knowledge, table)
     runner = adapter.runner(joined, fields)
     fields = _settle_missing(fields, knowledge, table, runner)
+    require_known([each.name for each in fields], options.amendments)
     fields = tuple(amended(each, options.amendments) for each in _with_examples(fields, knowledge, table))
+    _require_examples(fields)
     answer = _answer(knowledge, options, notes)
     chosen = _name(options, sources)
     manifest = Manifest(
@@ -150,8 +155,7 @@ def _member(place: int, source: Source) -> str:
 def _open(model: object, home: Path, notes: list[str]) -> tuple[list[Source], list[object]]:
     paths = _as_paths(model)
     if not paths:
-        source = _pickled(model, home)
-        return [source], [model]
+        return [_pickled(model, home)], [copy.deepcopy(model)]  # a runner sets n_jobs, its owner's model keeps its own
     sources = [_read_file(path) for path in paths]
     parts = []
     for source in sources:
@@ -278,7 +282,13 @@ def _answers(runner: Runner, columns: Columns, n: int) -> bool:
         raw = runner(columns, n)
     except Exception:  # whatever a model raises on a missing value, it does not handle it
         return False
-    return all(label == label for label in raw.labels)
+    return _finite([raw.labels, raw.probabilities, raw.scores])
+
+
+def _finite(answers: object) -> bool:
+    if isinstance(answers, list):
+        return all(map(_finite, answers))
+    return not isinstance(answers, float) or math.isfinite(answers)
 
 
 def _try(runner: Runner, columns: Columns, n: int) -> None:
@@ -297,7 +307,7 @@ def _try(runner: Runner, columns: Columns, n: int) -> None:
 def _answer(knowledge: Knowledge, options: Options, notes: list[str]) -> Answer:
     classes = tuple(each for each in knowledge.classes if isinstance(each, str | int | float))
     values = "probability" if knowledge.probabilities else "score" if knowledge.score else "none"
-    threshold = options.amendments.get("threshold", options.threshold)
+    threshold = options.amendments.get("threshold") if options.threshold is None else options.threshold
     positive = _positive(classes, options, notes) if knowledge.task == "binary" else None
     if threshold is not None and (knowledge.task != "binary" or values != "probability"):
         raise UsageError(
@@ -319,7 +329,9 @@ def _answer(knowledge: Knowledge, options: Options, notes: list[str]) -> Answer:
 
 def _positive(classes: tuple[Scalar, ...], options: Options, notes: list[str]) -> Scalar:
     if options.positive is not None:
-        named = [each for each in classes if str(each).lower() == options.positive.lower()]
+        named = [each for each in classes if str(each) == options.positive] or [
+            each for each in classes if str(each).lower() == options.positive.lower()
+        ]
         if not named:
             raise UsageError(
                 f"{options.positive!r} is not a class of this model",
@@ -351,6 +363,15 @@ def _name(options: Options, sources: Sequence[Source]) -> str:
 def _with_examples(fields: Sequence[Field], knowledge: Knowledge, table: Columns | None) -> list[Field]:
     typical = compose_rows(fields, knowledge, table, 1)
     return [msgspec.structs.replace(each, example=typical[each.name][0]) for each in fields]
+
+
+def _require_examples(fields: Sequence[Field]) -> None:
+    columns: Columns = {each.name: [each.example] for each in fields}
+    if faults := Checker(fields)(columns, 1).faults:
+        raise ContractError(
+            f"The example of {faults[0].field!r} breaks its own contract: {faults[0].code}",
+            hint=f"Give {faults[0].expected}.",
+        )
 
 
 def _golden(fields: tuple[Field, ...], knowledge: Knowledge, table: Columns | None, runner: Runner) -> Golden:
@@ -402,7 +423,10 @@ def read_table(data: object) -> Columns | None:
         )
     if not len(data.columns) or not len(data):  # type: ignore[arg-type]
         raise InputError("The data has no rows", hint="Give some rows the model was trained on.")
-    return {str(name): data[name].tolist() for name in data.columns}  # type: ignore[index]
+    names = [str(name) for name in data.columns]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"The data has two columns named {twice[0]!r}", hint="Remove or rename one of them.")
+    return dict(zip(names, (data[name].tolist() for name in data.columns), strict=True))  # type: ignore[index]
 
 
 def _read_frame(path: Path) -> Any:

@@ -18,7 +18,7 @@ from ketch.bundle import Bundle, Golden
 from ketch.codec import JSON, Table
 from ketch.errors import AnswersDiffer, CorruptBundle, InputError, NotAnswerable, RowsRefused
 from ketch.pack import Options, compose, read_bytes, read_table
-from ketch.schema import Answer, Columns, Contract, Fault, Scalar, is_missing
+from ketch.schema import Answer, Columns, Contract, Fault, Scalar, is_missing, plain
 from ketch.schema.checks import Checker
 from ketch.store import Store
 
@@ -70,9 +70,7 @@ class Predictor:
     @property
     def answers(self) -> list[str]:
         """Name what an answer holds."""
-        golden = _first(self.bundle.golden, 1)
-        scores: Any = golden.scores
-        return list(self._shape(Raw(golden.labels, golden.probabilities, scores)))
+        return list(self._shape(_raw(_first(self.bundle.golden, 1))))
 
     def decode(self, body: bytes, content_type: str = JSON) -> Rows:
         """Read and check a body.
@@ -149,7 +147,7 @@ class Predictor:
         if hasattr(rows, "to_dict") and hasattr(rows, "index"):
             return self._predict_frame(rows)
         single = isinstance(rows, Mapping)
-        listed: list[Mapping[str, object]] = [rows] if single else list(rows)
+        listed = [{name: _none(value) for name, value in row.items()} for row in ([rows] if single else rows)]
         if not listed:
             return []
         results = self.run(self.check(Table(codec.columns_of(listed), len(listed), single)))
@@ -157,6 +155,9 @@ class Predictor:
         return answers[0] if single else answers
 
     def _predict_frame(self, frame: Any) -> Any:
+        if not len(frame):
+            typical = self._shape(_raw(_first(self.bundle.golden, 1)))
+            return type(frame)(columns=list(codec.flatten(typical)), index=frame.index)
         columns = read_table(frame) or {}
         table = Table({name: [_none(value) for value in values] for name, values in columns.items()}, len(frame))
         results = self.run(self.check(table))
@@ -170,7 +171,10 @@ class Predictor:
         """
         golden = _first(self.bundle.golden, rows)
         columns = {each.name: [row.get(each.name) for row in golden.rows] for each in self.contract.fields}
-        raw = self._runner(columns, len(golden.rows))
+        try:
+            raw = self._runner(columns, len(golden.rows))
+        except Exception as error:  # whatever a library raises that is not the one it was made with
+            raise self._differs(f"it fails with {type(error).__name__}") from error
         continuous = self.contract.answer.task == "regression"
         worst = max(
             _distance(raw.probabilities, golden.probabilities),
@@ -179,11 +183,19 @@ class Predictor:
         )
         tolerance = self.bundle.manifest.tolerance
         if not worst <= tolerance or not (continuous or _same_labels(raw, golden, tolerance)):
-            raise AnswersDiffer(
-                f"{self.name} does not give its golden answers here (worst difference {worst:.2g})",
-                hint=f"Serve it where {_made_with(self.bundle)} is installed, or pack the model again here.",
-            )
+            raise self._differs(f"worst difference {worst:.2g}")
         return worst
+
+    def _differs(self, reason: str) -> AnswersDiffer:
+        return AnswersDiffer(
+            f"{self.name} does not give its golden answers here ({reason})",
+            hint=f"Serve it where {_made_with(self.bundle)} is installed, or pack the model again here.",
+        )
+
+
+def _raw(golden: Golden) -> Raw:
+    scores: Any = golden.scores
+    return Raw(golden.labels, golden.probabilities, scores)
 
 
 def _first(golden: Golden, rows: int | None) -> Golden:
@@ -209,7 +221,7 @@ def _made_with(opened: Bundle) -> str:
 
 
 def _none(value: object) -> object:
-    return None if is_missing(value) else value
+    return None if is_missing(value) else plain(value)
 
 
 def _distance(one: object, other: object) -> float:
@@ -217,7 +229,8 @@ def _distance(one: object, other: object) -> float:
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         return max((_distance(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
     if isinstance(one, int | float) and isinstance(other, int | float):
-        return abs(one - other) / max(1.0, abs(other))
+        found = abs(one - other) / max(1.0, abs(other))
+        return found if math.isfinite(found) else math.inf  # `max` would lose a NaN
     return 0.0 if one is None and other is None else math.inf
 
 
@@ -387,9 +400,9 @@ def open_bundle(opened: Bundle, *, home: Path, limits: Limits = Limits(), refere
 
 
 def _adapter(name: str, parts: Sequence[object]) -> Adapter:
-    if name not in KNOWN:
-        return adapter_for(parts[0])
     if not parts:
         raise CorruptBundle("The bundle holds no model", hint="Pack the model again.")
+    if name not in KNOWN:
+        return adapter_for(parts[0])
     found: Adapter = importlib.import_module(KNOWN[name])
     return found

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -17,7 +18,7 @@ from ketch import codec, extras
 from ketch.codec import Table
 from ketch.errors import InputError, KetchError, UndecodableBody
 from ketch.predict import Predictor, Rows
-from ketch.schema import Columns, Fault, Field
+from ketch.schema import Columns, Fault, Field, is_missing
 from ketch.schema.checks import Checker
 
 CHUNK: Final = 10_000
@@ -89,11 +90,11 @@ def score(
         InputError: the table as a whole cannot be used: not there, not readable, columns missing.
     """
     side = rejected or target.with_name(f"{target.name}.rejected.csv")
-    if source.resolve() in {target.resolve(), side.resolve()}:
-        raise InputError("Input and output are the same file", hint="Give another output with -o.")
+    if len({source.resolve(), target.resolve(), side.resolve()}) < 3:
+        raise InputError("Input and output are the same file", hint="Give another output with -o or --rejected.")
     began = time.monotonic()
     with ExitStack() as stack:
-        reader = _reader(source, stack)
+        reader = _reader(source, stack, predictor)
         checked_columns(reader.names, predictor)
         job = _Job(predictor, reader, _Part(target, stack), _Part(side, stack))
         summary = Summary(total=reader.total)
@@ -137,26 +138,33 @@ class _Part:
     def __init__(self, path: Path, stack: ExitStack) -> None:
         self.path = path
         self.temporary = path.with_name(f".{path.name}.part")
-        self.used = False
-        self._stack = stack
-        stack.callback(lambda: self.temporary.unlink(missing_ok=True))
+        self.writer: Writer | None = None
+        stack.callback(self._drop)
 
     def open(self, names: Sequence[str], types: Mapping[str, str]) -> Writer:
-        self.used = True
         try:
-            if self.path.suffix.lower() in PARQUET:
-                return _ParquetWriter(self.temporary, names, types)
-            return _CsvWriter(self.temporary, names)
+            parquet = self.path.suffix.lower() in PARQUET
+            made = _ParquetWriter(self.temporary, names, types) if parquet else _CsvWriter(self.temporary, names)
         except OSError as error:
             raise InputError(
                 f"{self.path} cannot be written: {error.strerror}", hint="Choose another place with -o."
             ) from None
+        self.writer = made
+        return made
 
     def settle(self) -> None:
-        if self.used:
-            self.temporary.replace(self.path)
-        else:
+        if self.writer is None:
             self.path.unlink(missing_ok=True)
+            return
+        self.writer.close()
+        self.writer = None
+        self.temporary.replace(self.path)
+
+    def _drop(self) -> None:
+        """Leave nothing half-written behind."""
+        if self.writer is not None:
+            self.writer.close()
+        self.temporary.unlink(missing_ok=True)
 
 
 class _Job:
@@ -220,7 +228,7 @@ class _Job:
 
     def _begin(self, answered: Mapping[str, Sequence[object]]) -> None:
         answers = list(answered) or list(answer_types(self._predictor))
-        self._renamed = {name: name + GIVEN if name in answers else name for name in self._names}
+        self._renamed = given_names(self._names, answers)
         types = {self._renamed[name]: kind for name, kind in self._types.items() if name in self._renamed}
         types |= answer_types(self._predictor)
         self._answers = self._target.open([*self._renamed.values(), *answers], types)
@@ -228,14 +236,15 @@ class _Job:
     def _reject(self, part: Chunk, reasons: Mapping[int, str]) -> None:
         if not reasons:
             return
+        renamed = given_names(self._names, ["row", "reasons"])
         if self._refusals is None:
-            self._refusals = self._side.open(["row", "reasons", *self._names], {"row": "integer"})
+            self._refusals = self._side.open(["row", "reasons", *renamed.values()], {"row": "integer"})
         listed = sorted(reasons)
         self._refusals.write(
             {
                 "row": [part.first + row + 1 for row in listed],
                 "reasons": [reasons[row] for row in listed],
-                **{name: [values[row] for row in listed] for name, values in part.given.items()},
+                **{renamed[name]: [values[row] for row in listed] for name, values in part.given.items()},
             },
             len(listed),
         )
@@ -244,11 +253,19 @@ class _Job:
         """Close and move both files to their places."""
         if self._answers is None:
             self._begin({})
-        for writer in (self._answers, self._refusals):
-            if writer is not None:
-                writer.close()
         self._target.settle()
         self._side.settle()
+
+
+def given_names(names: Sequence[str], taken: Sequence[str]) -> dict[str, str]:
+    """Name the input's columns in the output, so that none bears the name of an answer or of another."""
+    found: dict[str, str] = {}
+    for name in names:
+        called = name
+        while called in taken or (called != name and (called in names or called in found.values())):
+            called += GIVEN
+        found[name] = called
+    return found
 
 
 def reason(fault: Fault) -> str:
@@ -290,24 +307,25 @@ def _types(predictor: Predictor, reader: Reader) -> dict[str, Any]:
 # ---- CSV -------------------------------------------------------------------------------------------
 
 
-def _reader(source: Path, stack: ExitStack) -> Reader:
+def _reader(source: Path, stack: ExitStack, predictor: Predictor) -> Reader:
     if not source.is_file():
         raise InputError(f"There is no file {source}", hint="Check the path; ls shows what is there.")
     try:
         if source.suffix.lower() in PARQUET:
             return _ParquetReader(source)
-        return _CsvReader(stack.enter_context(source.open("rb")), source)
+        known = [each.name for each in predictor.contract.fields]
+        return _CsvReader(stack.enter_context(source.open("rb")), source, known)
     except OSError as error:
         raise InputError(f"{source} cannot be read: {error.strerror}", hint="Give a readable file.") from None
 
 
 class _CsvReader:
-    def __init__(self, raw: Any, source: Path) -> None:
+    def __init__(self, raw: Any, source: Path, known: Sequence[str]) -> None:
         self._raw, self._source = raw, source
         self.total = source.stat().st_size
         self._rows = csv.reader(io.TextIOWrapper(raw, "utf-8-sig", newline=""), strict=True)
         try:
-            self.names = codec.checked_header(next(self._rows, []))
+            self.names = codec.checked_header(next(self._rows, []), known)
         except UndecodableBody as error:
             raise InputError(f"{source}: {error.message}", hint=error.hint) from None
         except (csv.Error, UnicodeDecodeError) as error:
@@ -376,6 +394,8 @@ class _ParquetReader:
             reason = str(error).partition("\n")[0][:120]
             raise InputError(f"{source} is not Parquet: {reason}", hint="Give a Parquet or CSV file.") from None
         self.names = list(self._file.schema_arrow.names)
+        if len(set(self.names)) != len(self.names):
+            raise InputError(f"{source} has two columns of one name", hint="Remove or rename one of them.")
         self.types = {name: self._file.schema_arrow.field(name).type for name in self.names}
         self.total = self._file.metadata.num_rows
 
@@ -383,7 +403,7 @@ class _ParquetReader:
         first = 0
         for batch in self._file.iter_batches(batch_size=size):
             given: Columns = batch.to_pydict()
-            typed = {name: [None if value != value else value for value in values] for name, values in given.items()}
+            typed = {name: [_typed(value) for value in values] for name, values in given.items()}
             yield Chunk(first, given, typed, batch.num_rows, {}, first + batch.num_rows)
             first += batch.num_rows
 
@@ -399,19 +419,30 @@ class _ParquetWriter:
         return getattr(self._arrow, known.get(kind, "string"))() if isinstance(kind, str) else kind
 
     def write(self, columns: Mapping[str, Sequence[object]], n: int) -> None:
-        arrays = [self._array(columns[each.name], each.type) for each in self._schema]
+        arrays = [self._array(columns[each.name], each) for each in self._schema]
         self._writer.write_batch(self._arrow.record_batch(arrays, schema=self._schema))
 
-    def _array(self, values: Sequence[object], kind: Any) -> Any:
-        if self._arrow.types.is_string(kind):
-            return self._arrow.array([None if value is None else str(value) for value in values], kind)
-        if not self._arrow.types.is_boolean(kind) and values and any(isinstance(value, str) for value in values):
-            values = [_number(value) for value in values]
-        return self._arrow.array(values, kind, from_pandas=True)
+    def _array(self, values: Sequence[object], column: Any) -> Any:
+        types = self._arrow.types
+        if types.is_string(column.type):
+            values = [None if value is None else str(value) for value in values]
+        elif types.is_boolean(column.type):
+            values = [codec.boolean_cell(value) if isinstance(value, str) else value for value in values]
+        elif types.is_integer(column.type) or types.is_floating(column.type):
+            values = [codec.number_cell(value) if isinstance(value, str) else value for value in values]
+        try:
+            return self._arrow.array(values, column.type, from_pandas=True)
+        except (self._arrow.ArrowException, OverflowError) as error:
+            reason = str(error).partition("\n")[0][:120]
+            raise InputError(
+                f"A value of {column.name!r} cannot be written as {column.type}: {reason}", hint="Write a CSV instead."
+            ) from None
 
     def close(self) -> None:
         self._writer.close()
 
 
-def _number(value: object) -> object:
-    return codec.number_cell(value) if isinstance(value, str) else value
+def _typed(value: object) -> object:
+    if is_missing(value):
+        return None
+    return float(value) if isinstance(value, Decimal) else value

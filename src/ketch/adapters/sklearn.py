@@ -102,7 +102,7 @@ def study(model: Any, names: Sequence[str] = ()) -> Knowledge:
         task=task,
         classes=classes,
         probabilities=hasattr(model, "predict_proba"),
-        score=hasattr(model, "decision_function"),
+        score=_has_scores(model),
         words={name: column.words for name, column in listed.items() if column.words},
         plausible={name: column.plausible for name, column in listed.items() if column.plausible},
         settled=frozenset(name for name, column in listed.items() if column.known or column.imputed),
@@ -150,9 +150,19 @@ def _task(model: Any) -> tuple[str, tuple[object, ...]]:
     )
 
 
+def _has_scores(model: Any) -> bool:
+    """Say whether scores mean something by themselves, which those of pairs of classes do not."""
+    end = _last(_unwrap(_last(model)))
+    return hasattr(model, "decision_function") and getattr(end, "decision_function_shape", "ovr") == "ovr"
+
+
+def _last(model: Any) -> Any:
+    return model.steps[-1][1] if hasattr(model, "steps") else model
+
+
 def _classes(model: Any) -> tuple[str, tuple[object, ...]]:
     found = getattr(model, "classes_", None)
-    if found is None or any(not hasattr(each, "item") and not isinstance(each, str | int | float) for each in found):
+    if found is None or any(not isinstance(plain(each), str | int | float) for each in found):
         raise UnsupportedModel(
             f"{type(model).__name__} answers several targets at once", hint="Fit one model for each target."
         )
@@ -163,14 +173,16 @@ def _classes(model: Any) -> tuple[str, tuple[object, ...]]:
 def _require_fitted(model: Any) -> None:
     validation = extras.load("sklearn.utils.validation")
     exceptions = extras.load("sklearn.exceptions")
-    try:
-        validation.check_is_fitted(model)
-    except exceptions.NotFittedError:
-        raise NotFitted(
-            f"This {type(model).__name__} is not fitted", hint="Call its fit(X, y) first, then pack it."
-        ) from None
-    except TypeError:
-        raise not_a_model(model) from None
+    parts = [step for _, step in getattr(model, "steps", ()) if step is not None and not isinstance(step, str)]
+    for part in parts or [model]:
+        try:
+            validation.check_is_fitted(part)
+        except exceptions.NotFittedError:
+            raise NotFitted(
+                f"This {type(part).__name__} is not fitted", hint="Call its fit first, then pack it."
+            ) from None
+        except TypeError:
+            raise not_a_model(part) from None
 
 
 # ---- the walk --------------------------------------------------------------------------------------
@@ -228,8 +240,8 @@ def _reads_raw(model: Any) -> bool:
 
 def _first_step(model: Any) -> Any:
     model = _unwrap(model)
-    while hasattr(model, "steps"):
-        real = [step for _, step in model.steps if step is not None and step != "passthrough"]
+    while steps := _attribute(model, "steps") or _attribute(model, "transformer_list"):
+        real = [step for _, step in steps if step is not None and not isinstance(step, str)]
         model = _unwrap(real[0])
     return model
 
@@ -250,7 +262,7 @@ def _learn(step: Any, names: list[str], columns: dict[str, Column]) -> None:
         _learn_columns(step, names, columns)
     elif hasattr(step, "transformer_list"):
         for _, inner in step.transformer_list:
-            _learn(inner, names, columns)
+            _learn(_unwrap(inner), names, columns)
     elif reader := _READERS.get(type(step).__name__):
         reader(step, [columns[name] for name in names])
 
@@ -274,13 +286,16 @@ def _picked(chosen: Any, names: list[str]) -> list[str]:
     if isinstance(chosen, int):
         return [names[chosen]]
     if isinstance(chosen, slice):
-        return names[chosen]
-    if callable(chosen):
-        return []
+        return names[_place(chosen.start, names, 0) : _place(chosen.stop, names, 1) : chosen.step]
     listed = list(chosen)
     if listed and all(isinstance(plain(each), bool) for each in listed):
         return [name for name, take in zip(names, listed, strict=True) if take]
     return [each if isinstance(each, str) else names[int(each)] for each in listed]
+
+
+def _place(end: object, names: list[str], beyond: int) -> Any:
+    """Give one end of a slice as a number; a slice by names holds its last one, as pandas' do."""
+    return names.index(end) + beyond if isinstance(end, str) else end
 
 
 def _read_dict_vectorizer(step: Any, weights: Sequence[float]) -> dict[str, Column]:
@@ -303,8 +318,7 @@ def _magnitude(weight: float) -> tuple[float, float] | None:
 
 
 def _coefficients(model: Any) -> list[float]:
-    last = model.steps[-1][1] if hasattr(model, "steps") else model
-    found = _attribute(last, "coef_")
+    found = _attribute(_last(model), "coef_")
     if found is None or not hasattr(found, "ravel"):
         return []
     return [float(weight) for weight in (found[0] if found.ndim == 2 else found).ravel()]
@@ -321,7 +335,8 @@ def _read_encoder(step: Any, columns: list[Column]) -> None:
             column.type, column.categories = "boolean", ()
         column.unknown = "refuse" if mode == "error" else "flag"
         column.takes_gaps = bool(gaps)
-        column.gap = gaps[0] if gaps else float("nan")
+        if gaps and not column.imputed:
+            column.gap = gaps[0]
         column.known = True
 
 
@@ -331,7 +346,7 @@ def _read_imputer(step: Any, columns: list[Column]) -> None:
         column.imputed = True
         if place < len(statistics) and isinstance(plain(statistics[place]), str):
             column.type = "text"
-        column.gap = None if getattr(step, "missing_values", 0) is None else float("nan")
+        column.gap = getattr(step, "missing_values", column.gap)
 
 
 def _read_text(step: Any, columns: list[Column]) -> None:
@@ -345,14 +360,14 @@ def _read_spread(middle: str, width: str, reach: float) -> Callable[[Any, list[C
         centers, widths = getattr(step, middle, None), getattr(step, width, None)
         if centers is None or widths is None:
             return
-        for column, center, wide in zip(columns, centers, widths, strict=True):
+        for column, center, wide in zip(columns, centers, widths, strict=False):
             column.plausible = (float(center) - reach * float(wide), float(center) + reach * float(wide))
 
     return read
 
 
 def _read_bounds(step: Any, columns: list[Column]) -> None:
-    for column, low, high in zip(columns, step.data_min_, step.data_max_, strict=True):
+    for column, low, high in zip(columns, step.data_min_, step.data_max_, strict=False):
         column.plausible = (float(low), float(high))
 
 
@@ -386,6 +401,9 @@ def requirements() -> dict[str, str]:
     return found
 
 
+Plan = Sequence[tuple[str, Field | None, object]]  # each input, its field unless it is dropped, its gap
+
+
 class Runner:
     """Ask a fitted model, in blocks, so that a row's answer never depends on its neighbours."""
 
@@ -395,10 +413,9 @@ class Runner:
         survey = _survey(model, [each.name for each in fields])
         self._build = self._builder(survey, fields)
         self._classes = _attribute(model, "classes_")
-        last = model.steps[-1][1] if hasattr(model, "steps") else model
-        self._argmax = type(last).__name__ in ARGMAX
+        self._argmax = type(_last(model)).__name__ in ARGMAX
         self._probabilities = self._classes is not None and hasattr(model, "predict_proba")
-        self._scores = not self._probabilities and hasattr(model, "decision_function")
+        self._scores = not self._probabilities and _has_scores(model)
 
     def __call__(self, columns: Columns, n: int) -> Raw:
         """Answer `n` rows given as checked columns."""
@@ -411,7 +428,7 @@ class Runner:
 
     def _ask(self, inputs: Any, n: int) -> Raw:
         if not self._probabilities:
-            labels = self.model.predict(inputs)[:n].tolist()
+            labels = _flat(self.model.predict(inputs))[:n].tolist()
             scores = self.model.decision_function(inputs)[:n].tolist() if self._scores else None
             return Raw(labels, scores=scores)
         found = self.model.predict_proba(inputs)
@@ -430,11 +447,11 @@ class Runner:
             return _as_dicts
         if survey.form == "texts":
             return _as_texts
-        if survey.form == "array":
-            return self._as_array
-        pandas = extras.load("pandas")
         types = {each.name: each for each in fields}
         plan = [(name, types.get(name), column.gap) for name, column in survey.columns.items()]
+        if survey.form == "array":
+            return self._array_builder(plan)
+        pandas = extras.load("pandas")
 
         def frame(columns: Columns, n: int) -> Any:
             return pandas.DataFrame(
@@ -451,7 +468,7 @@ class Runner:
 
     def _series(self, values: list[object], each: Field, gap: object, pandas: Any) -> Any:
         if each.type == "number":
-            return self._np.array(values, dtype=float)
+            return self._np.array(_filled(values, gap), dtype=float)
         if each.type in {"date", "datetime"}:
             return pandas.to_datetime(values, format="ISO8601")
         whole = None not in values
@@ -460,21 +477,40 @@ class Runner:
         if whole and each.type == "boolean":
             return self._np.array(values, dtype=bool)
         if each.type == "integer" or _is_numeric(each):
-            return self._np.array(values) if whole else self._np.array(values, dtype=float)
+            return self._np.array(values) if whole else self._np.array(_filled(values, gap), dtype=float)
         made = self._np.empty(len(values), dtype=object)
-        made[:] = values if whole else [gap if value is None else value for value in values]
+        made[:] = _filled(values, gap)
         return made
 
-    def _as_array(self, columns: Columns, n: int) -> Any:
-        listed = list(columns.values())
-        try:
-            return self._np.array(listed, dtype=float).T
-        except (ValueError, TypeError):
-            return self._np.array(listed, dtype=object).T
+    def _array_builder(self, plan: Plan) -> Callable[[Columns, int], Any]:
+        # by the fields' types, never by the values: a text "1" is no number, whoever else asks
+        numeric = all(each is None or each.type in _NUMERIC or _is_numeric(each) for _, each, _ in plan)
+
+        def array(columns: Columns, n: int) -> Any:
+            made = self._np.full((n, len(plan)), float("nan"), dtype=float if numeric else object)
+            for place, (name, each, gap) in enumerate(plan):
+                if each is not None:
+                    made[:, place] = _filled(columns[name], gap)
+            return made
+
+        return array
+
+
+_NUMERIC: Final = frozenset({"number", "integer", "boolean"})
 
 
 def _is_numeric(each: Field) -> bool:
     return bool(each.categories) and all(type(value) in {int, float} for value in each.categories)
+
+
+def _filled(values: list[object], gap: object) -> list[object]:
+    """Write missing values as the model knows them."""
+    return [gap if value is None else value for value in values] if None in values else values
+
+
+def _flat(labels: Any) -> Any:
+    """Take the one target out of a model that was fitted on a table of one column."""
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def _as_dicts(columns: Columns, n: int) -> list[dict[str, object]]:

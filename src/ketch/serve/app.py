@@ -43,9 +43,8 @@ def app_of(service: Service) -> flask.Flask:
         cause: Exception = getattr(error, "original_exception", None) or error
         if cause is not error:  # whatever it is, the service calls it a bug and logs it
             return _reply(service.problem(cause, asked.path, service.request_id(asked.headers)))
-        known = (
-            None if error.code in {404, 405} else RequestError(error.name, hint="GET /docs shows what is read here.")
-        )
+        hint = "GET /openapi.json describes what is read here."
+        known = None if error.code in {404, 405} else RequestError(error.name, hint=hint)
         return _reply(service.handle(asked, unread=known))
 
     app.register_error_handler(HTTPException, refuse)

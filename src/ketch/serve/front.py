@@ -314,7 +314,7 @@ class Front(HttpToolsProtocol):
     def _refuse_rest(self, error: RequestError) -> None:
         """Refuse what comes now and end the connection, once all that was asked before is answered."""
         self.refused = True
-        refusal = Question(self, {}, keep_alive=False)
+        refusal: Any = Question(self, {}, keep_alive=False)
         refusal.refusal = self.service.problem(error, "", self.service.request_id({}))
         busy = self.cycle is not None and not self.cycle.response_complete
         if not self.in_body and busy:
@@ -328,7 +328,7 @@ class Front(HttpToolsProtocol):
             self.cycle.message_event.set()
             refusal.start()
         else:
-            self.pipeline[0] = (refusal, self.app)  # type: ignore[assignment]
+            self.pipeline[0] = (refusal, self.app)
 
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: whoever offers another protocol (curl, Java) is answered in this one."""

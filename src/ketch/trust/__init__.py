@@ -162,7 +162,7 @@ def _added(path: Path) -> frozenset[Pair]:
     except FileNotFoundError:
         return frozenset()
     except (OSError, ValueError) as error:
-        raise SettingError(f"{path} cannot be read: {error}") from None
+        raise SettingError(f"{path} cannot be read: {error}", hint="Mend it, or delete it") from None
     classes = table.pop("classes", {})
     good = isinstance(classes, dict) and all(
         isinstance(names, list) and all(isinstance(name, str) and name.isidentifier() for name in names)

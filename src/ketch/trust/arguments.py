@@ -9,7 +9,11 @@ Check = Callable[[Given], object]
 
 PLAIN_TYPES = {"bool", "dict", "float", "int", "list", "set", "str", "tuple"}
 BITS = {"MT19937", "PCG64", "PCG64DXSM", "SFC64"}
-TUPLE_CLASSES = {("sklearn.impute._iterative", "_ImputerTriplet")}
+TUPLE_CLASSES = {
+    ("sklearn._loss.glm_distribution", "DistributionBoundary"),
+    ("sklearn.impute._iterative", "_ImputerTriplet"),
+}
+SPLINES = [("scipy.interpolate._bsplines", name) for name in ("BSpline", "_BSpline")]
 CHECK_ARRAY = ("sklearn.utils.validation", "check_array")
 MOST_OUTPUTS = 100_000
 
@@ -143,9 +147,9 @@ def _tree(given: Given) -> object:
     return _made(tree=True) if fits and 1 <= int(str(given[2])) <= MOST_OUTPUTS else None
 
 
-def _triplet(given: Given) -> object:
+def _items(given: Given) -> object:
     raw = any(isinstance(part, Name) or (isinstance(part, Box) and part.raw) for part in given)
-    return Made(("", ""), built=True) if len(given) == 3 and not raw else None
+    return Made(("", ""), built=True) if 2 <= len(given) <= 3 and not raw else None
 
 
 def _bits(given: Given) -> object:
@@ -190,7 +194,7 @@ def build(made: Made, state: object, is_class: bool) -> None:
         Fault: it may not have this state.
     """
     if is_class:
-        good = _attributes(state)
+        good = _attributes(state) or (made.pair == SPLINES[0] and _delegated(state))
     else:
         states = STATES | sibling("arrays").STATES
         kind = next((fact for fact in made.facts if fact in states), "")
@@ -205,6 +209,15 @@ def _attributes(state: object) -> bool:
         return False
     names = state.entries
     return all(isinstance(name, str) and not (name[:2] == "__" == name[-2:]) for name in names)
+
+
+def _delegated(state: object) -> bool:
+    """Tell whether this is the state of a BSpline since scipy 1.18: the inner spline and an empty array."""
+    given = items_of(state)
+    if given is None or len(given) != 2:
+        return False
+    inner, sample = given
+    return isinstance(inner, Made) and inner.pair == SPLINES[1] and isinstance(sample, Made) and "array" in sample.facts
 
 
 def _tree_state(made: Made, state: object) -> bool:
@@ -264,7 +277,8 @@ CALLS: dict[Pair, Check] = {
     ("numpy.random._pickle", "__randomstate_ctor"): _generator,
     ("functools", "partial"): _partial,
     ("pandas.core.indexes.base", "_new_Index"): _index,
-    ("sklearn.impute._iterative", "_ImputerTriplet"): _triplet,
+    ("sklearn._loss.glm_distribution", "DistributionBoundary"): _items,
+    ("sklearn.impute._iterative", "_ImputerTriplet"): _items,
     ("sklearn.tree._tree", "Tree"): _tree,
 }
 CALLS_OF_MODULE: dict[str, Check] = {

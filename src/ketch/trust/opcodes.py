@@ -15,7 +15,7 @@ KEPT_BYTES = 256
 MOST_FAULTS = 20
 
 ITEMS = {("sklearn.utils", "Bunch"), ("sklearn.utils._bunch", "Bunch"), ("collections", "OrderedDict")}
-ITEMS |= {("collections", "defaultdict")}
+ITEMS |= {("collections", "defaultdict"), ("sklearn.covariance._graph_lasso", "_DictWithDeprecatedKeys")}
 WRAPPER = ("joblib.numpy_pickle", "NumpyArrayWrapper")
 NDARRAY = ("numpy", "ndarray")
 UNUSUAL = {

@@ -235,6 +235,8 @@ def sparse(value: Any) -> bool:
 def spline(value: Any) -> bool:
     """Check the knots and coefficients of a B-spline."""
     numpy = load("numpy")
+    if not hasattr(value, "t"):  # written by another scipy: it will not answer at all
+        return True
     knots, coefficients, degree = value.t, value.c, value.k
     if not (_numbers_of(knots, "f") and _numbers_of(coefficients, "f") and isinstance(degree, int)):
         return False
@@ -266,8 +268,8 @@ def hasher(value: Any) -> bool:
 def one_hot(value: Any) -> bool:
     """Check that one-hot codes stay inside the columns made for them."""
     state = vars(value)
-    if "categories_" not in state or "_n_features_outs" not in state:
-        return True
+    if not {"categories_", "_n_features_outs", "_drop_idx_after_grouping", "_infrequent_enabled"} <= set(state):
+        return True  # not fitted, or by another scikit-learn: then it will not answer at all
     known = state["categories_"]
     maps = state["_default_to_infrequent_mappings"] if state["_infrequent_enabled"] else [None] * len(known)
     drops = state["_drop_idx_after_grouping"]
@@ -305,6 +307,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "numpy.random._mt19937.MT19937": random_state,
     "numpy.random.mtrand.RandomState": random_state,
     "scipy.interpolate._bsplines.BSpline": spline,
+    "scipy.interpolate._bsplines._BSpline": spline,
     "scipy.sparse._base._spbase": sparse,
     "sklearn.cluster._kmeans._BaseKMeans": centres,
     "sklearn.ensemble._gb.BaseGradientBoosting": boosting,

@@ -89,7 +89,7 @@ def _settings(value: object, state: Mapping[str, Any]) -> None:
         raise Fault(f"{name} has input={state.get('input')!r}: it would read files; use input='content'")
     for number in ("n_jobs", "_n_threads", "n_threads"):
         jobs = state.get(number)
-        if jobs is not None and not (isinstance(jobs, int) and abs(jobs) <= MOST_JOBS):
+        if isinstance(jobs, int | float) and not abs(jobs) <= MOST_JOBS:
             raise Fault(f"{name} has {number}={jobs!r}, more than {MOST_JOBS}")
     dispatch = state.get("pre_dispatch")
     if isinstance(dispatch, str) and not DISPATCH.fullmatch(dispatch):
