@@ -33,6 +33,7 @@ PROBLEM = "application/problem+json"
 MEMBERS = {"type", "title", "status", "detail", "instance", "code", "hint"}
 
 Headers = Mapping[str, str | None]
+NONE: Headers = {}
 
 
 class Answered(NamedTuple):
@@ -57,7 +58,7 @@ class Door(Protocol):
     @property
     def name(self) -> str: ...
 
-    def send(self, method: str, path: str, headers: Headers = {}, body: bytes = b"") -> Answered: ...
+    def send(self, method: str, path: str, headers: Headers = NONE, body: bytes = b"") -> Answered: ...
 
 
 def with_host(headers: Headers, host: str = "localhost") -> dict[str, str]:
@@ -72,7 +73,7 @@ class ServiceDoor:
     service: Service
     name: str = "service"
 
-    def send(self, method: str, path: str, headers: Headers = {}, body: bytes = b"") -> Answered:
+    def send(self, method: str, path: str, headers: Headers = NONE, body: bytes = b"") -> Answered:
         asked = Request(method, path.partition("?")[0], with_host(headers), body, "http://localhost")
         made = self.service.handle(asked)
         found = {name.lower(): value for name, value in made.headers.items()} | {"content-type": made.content_type}
@@ -87,7 +88,7 @@ class WsgiDoor:
     name: str = "flask"
     prefix: str = ""
 
-    def send(self, method: str, path: str, headers: Headers = {}, body: bytes = b"") -> Answered:
+    def send(self, method: str, path: str, headers: Headers = NONE, body: bytes = b"") -> Answered:
         bare, _, query = path.partition("?")
         environ: dict[str, Any] = {
             "REQUEST_METHOD": method,
@@ -117,7 +118,7 @@ class SocketDoor:
     name: str
     port: int
 
-    def send(self, method: str, path: str, headers: Headers = {}, body: bytes = b"") -> Answered:
+    def send(self, method: str, path: str, headers: Headers = NONE, body: bytes = b"") -> Answered:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
@@ -150,7 +151,7 @@ class Small:
         from sklearn.linear_model import LogisticRegression
 
         data = rows(60, seed=1)
-        target = [int(row["tenure"] < 30) for row in data]
+        target: list[object] = [int(row["tenure"] < 30) for row in data]
         vectorizer = DictVectorizer(sparse=False)
         model = LogisticRegression(max_iter=2000).fit(vectorizer.fit_transform(data), target)
         columns: dict[str, list[object]] = {name: [row[name] for row in data] for name in data[0]}
@@ -234,7 +235,10 @@ GUNICORN_APP = f"""
 import os
 import ketch
 predictor = ketch.load(os.environ["MODEL"])
-apps = {{os.environ["LOCAL"]: ketch.flask_app(predictor), os.environ["GUARDED"]: ketch.flask_app(predictor, keys=({KEY!r},))}}
+apps = {{
+    os.environ["LOCAL"]: ketch.flask_app(predictor),
+    os.environ["GUARDED"]: ketch.flask_app(predictor, keys=({KEY!r},)),
+}}
 def app(environ, start_response):
     return apps[environ["SERVER_PORT"]](environ, start_response)
 """

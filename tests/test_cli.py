@@ -138,7 +138,7 @@ ERRORS: dict[str, tuple[list[str], str]] = {  # what is wrong -> the command, a 
     "score a broken table": (["score", "good.ketch", "ragged.csv", "-o", "x.csv"], "line"),
     "score a Latin-1 table": (["score", "good.ketch", "latin.csv", "-o", "x.csv"], "UTF-8"),
     "score a false Parquet": (["score", "good.ketch", "fake.parquet", "-o", "x.csv"], "Parquet"),
-    "push a pickle": (["push", "model.bin"], "again|pack"),
+    "push a pickle": (["push", "model.bin"], "ketch pack model.bin"),
     "pull what is not there": (["pull", "good:9"], "push|list"),
     "promote without a version": (["promote", "nosuch:1"], "push|list"),
     "roll back to nothing": (["rollback", "nosuch"], "push|promote|list"),

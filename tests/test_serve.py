@@ -2,9 +2,9 @@
 
 import json
 import logging
-import subprocess
 import threading
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import flask
@@ -16,10 +16,10 @@ import ketch
 from ketch.errors import AnswersDiffer, KetchError
 from ketch.log import Log, Record
 from ketch.predict import Limits, Predictor
-from ketch.serve import Request
+from ketch.serve import Request, routes
 from ketch.serve.app import app_of
 from ketch.serve.guard import Guard
-from ketch.serve.routes import READY_FOR, ROUTES, Service, flags_header
+from ketch.serve.routes import READY_FOR, ROUTES, Service
 from tests.doors import KEY, PROBLEM, ROW, Answered, Door, Doors, ServiceDoor, Small, WsgiDoor, problem, rows, sound
 
 JSON = {"content-type": "application/json"}
@@ -137,7 +137,7 @@ WIRE = {
     "get": ("GET", "/predict", {}, b""),
     "unknown": ("GET", "/nothing", {}, b""),
     "slash": ("POST", "/predict/", JSON, GOOD),
-    "slashes": ("POST", "//predict", JSON, GOOD),
+    "slashes": ("GET", "/docs//start.js", {}, b""),
     "dots": ("GET", "/docs/../schema", {}, b""),
 }  # fmt: skip
 
@@ -146,10 +146,10 @@ WIRE = {
 def test_every_door_answers_with_the_same_bytes(door: Door, doors: Doors, name: str) -> None:
     method, path, headers, body = WIRE[name]
     headers = {"x-request-id": "same", **headers}
-    if door.name == "mounted" and path in {"/nothing", "/predict/", "//predict", "/docs/../schema"}:
+    if door.name == "mounted" and path in {"/nothing", "/predict/", "/docs//start.js", "/docs/../schema"}:
         pytest.skip("below another app's path, that app answers for what nobody knows")
     wanted = doors("service").send(method, path.replace("%70", "p"), headers, body)
-    found = door.send(method, path, headers, body)
+    found = door.send(method, path if door.name != "service" else path.replace("%70", "p"), headers, body)
     assert (found.status, found.body) == (wanted.status, wanted.body)
     told = {name: value for name, value in found.headers.items() if name in wanted.headers}
     assert told == wanted.headers
@@ -213,10 +213,6 @@ def test_many_flags_make_a_short_header(door: Door) -> None:
     assert found.status == 200
     assert found.headers["ketch-flags"].endswith(", more")
     assert len(found.headers["ketch-flags"]) < 2100
-
-
-def test_flags_fit_or_are_counted_as_more() -> None:
-    assert flags_header([]) == ""
 
 
 @pytest.mark.parametrize("given_id", ["", "a b", "ä", "x" * 129, "<script>", "a;b", "a\tb", '"'])
@@ -289,7 +285,7 @@ def test_not_ready_is_503_without_detail_and_asked_once_a_second(
     small: Small, trouble: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr("ketch.serve.routes.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(routes, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     sick = Sick(small.predictor)
     service = Service(sick, Guard((KEY,)))
     for way in (ServiceDoor(service), WsgiDoor(app_of(service))):
@@ -379,8 +375,8 @@ def test_every_answer_has_its_record(small: Small) -> None:
 
 def test_strict_and_lenient(small: Small) -> None:
     def service(**limits: Any) -> ServiceDoor:
-        opened = ketch.load(small.bundle)
-        return ServiceDoor(Service(Predictor(opened.bundle, opened._runner, limits=Limits(**limits)), Guard()))
+        made = Predictor(small.predictor.bundle, small.predictor._runner, limits=Limits(**limits))
+        return ServiceDoor(Service(made, Guard()))
 
     assert service(strict=True).send("POST", "/predict", JSON, changed(zebra=1)).status == 422
     found = service(lenient=True).send("POST", "/predict", JSON, changed(contract="weekly"))
@@ -522,27 +518,3 @@ def test_whatever_is_answered_is_what_the_predictor_says(door: Door, small: Smal
             assert answered.json == small.predictor.predict(row)
 
     drive(door, mutated(), check)
-
-
-# ---- pages -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("guarded", [False, True])
-def test_the_line_on_the_page_works_in_a_shell(doors: Doors, guarded: bool) -> None:
-    import html
-    import re
-
-    door = doors("front", guarded=guarded)
-    port = getattr(door, "port", 0)
-    headers = {"host": f"localhost:{port}", "x-api-key": KEY if guarded else None}
-    shown = door.send("GET", "/", headers).body.decode()
-    line = html.unescape(re.findall(r"<pre><code>(.*?)</code></pre>", shown, re.DOTALL)[0])
-    assert f"localhost:{port}/predict" in line
-    done = subprocess.run(
-        ["/bin/sh", "-c", line.replace("curl ", "curl -sS ", 1)],
-        env={"PATH": "/usr/bin:/bin", "KETCH_API_KEY": KEY},
-        capture_output=True,
-        timeout=30,
-    )
-    assert done.returncode == 0, done.stderr
-    assert set(json.loads(done.stdout)) == {"churn", "churn_probability"}

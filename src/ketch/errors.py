@@ -50,6 +50,10 @@ class KetchError(Exception):
         self.errors = list(errors)
 
 
+class KetchWarning(UserWarning):
+    """Something that a person should know and that stops nothing."""
+
+
 class RequestError(KetchError):
     """The caller sent something wrong."""
 

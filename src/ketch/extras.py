@@ -13,7 +13,6 @@ EXTRAS = {  # root module -> extra that brings it
     "pyarrow": "arrow",
     "scipy": "sklearn",
     "sklearn": "sklearn",
-    "skops": "sklearn",
 }
 
 

@@ -20,7 +20,7 @@ import msgspec
 from ketch import bundle, extras, settings, trust
 from ketch.adapters import Adapter, Knowledge, Runner, adapter_for
 from ketch.bundle import Golden, Manifest, Original
-from ketch.errors import ContractError, InputError, ModelError, NotAModel, UnsupportedModel, UsageError
+from ketch.errors import ContractError, InputError, KetchWarning, ModelError, NotAModel, UnsupportedModel, UsageError
 from ketch.schema import NAME, Answer, Columns, Contract, Field, Scalar, slug
 from ketch.schema.amend import amended, parse, require_known
 from ketch.schema.checks import Checker
@@ -92,7 +92,7 @@ def pack(
     )
     packed = compose(model, read_table(data), options, home=settings.home(os.environ))
     for note in packed.notes:
-        warnings.warn(note, stacklevel=2)
+        warnings.warn(note, KetchWarning, stacklevel=2)
     written = Path(path) if path else Path(packed.name + bundle.SUFFIX)
     bundle.save(packed.data, written)
     return Packed(packed.data, packed.name, packed.notes, written)
@@ -102,7 +102,7 @@ def compose(model: object, table: Columns | None, options: Options, *, home: Pat
     """Compose a bundle; nothing but approvals is written."""
     notes: list[str] = []
     sources, parts = _open(model, home, notes)
-    adapter = adapter_for(_first_object(parts))
+    adapter = adapter_for(first_object(parts))
     joined = adapter.join(parts)
     names = [] if table is None else [name for name in table if name != options.target]
     knowledge = adapter.study(joined, names)
@@ -159,10 +159,8 @@ def _open(model: object, home: Path, notes: list[str]) -> tuple[list[Source], li
     sources = [_read_file(path) for path in paths]
     parts = []
     for source in sources:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            parts.append(trust.open_model(source.data, home=home, name=source.name))
-        notes += _version_notes(source, caught)
+        parts.append(trust.open_model(source.data, home=home, name=source.name))
+        notes += _version_notes(source)
     return sources, parts
 
 
@@ -172,7 +170,12 @@ def _as_paths(model: object) -> list[Path]:
     return paths if len(paths) == len(listed) else []
 
 
-def _first_object(parts: object) -> object:
+def first_object(parts: object) -> object:
+    """Give the first object of a nest of lists, pairs and dicts.
+
+    Raises:
+        NotAModel: there is none.
+    """
     while isinstance(parts, list | tuple | dict):
         if not parts:
             raise NotAModel("The file holds an empty list", hint="Save the fitted model itself, then pack it.")
@@ -202,7 +205,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _pickled(model: object, home: Path) -> Source:
-    adapter_for(_first_object(model))
+    adapter_for(first_object(model))
     try:
         data = pickle.dumps(model, protocol=5)
     except Exception as error:
@@ -220,10 +223,12 @@ def _pickled(model: object, home: Path) -> Source:
     return Source("model.pkl", "pickle", data)
 
 
-def _version_notes(source: Source, caught: Sequence[warnings.WarningMessage]) -> list[str]:
+def _version_notes(source: Source) -> list[str]:
     written = trust.examine(source.data).sklearn_version
-    if written and any(type(each.message).__name__ == "InconsistentVersionWarning" for each in caught):
-        installed = extras.load("sklearn").__version__
+    if not written:
+        return []
+    installed = extras.load("sklearn").__version__
+    if written != installed:
         return [
             f"{source.name} was written by scikit-learn {written}, this is {installed}: compare a few answers "
             "with the original's before you rely on it"

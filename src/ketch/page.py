@@ -1,5 +1,6 @@
 """From the contract to what people and programs read: example rows, snippets, OpenAPI, the landing page."""
 
+import functools
 import importlib.resources
 import json
 import shlex
@@ -89,6 +90,7 @@ def openapi(bundle: Bundle, *, guarded: bool, routes: Mapping[str, Mapping[str, 
     }
     if guarded:
         document["components"]["securitySchemes"] = {
+            "basic": {"type": "http", "scheme": "basic", "description": "The key is the password; any user name."},
             "bearer": {"type": "http", "scheme": "bearer"},
             "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         }
@@ -101,8 +103,11 @@ def _operation(path: str, summary: str, guarded: bool) -> dict[str, Any]:
         "operationId": "home" if path == "/" else path.strip("/").replace("/", "_").replace(".", "_"),
         "responses": {"200": {"description": "As it says"}},
     }
+    if path == "/health/ready":
+        problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
+        found["responses"]["503"] = {"description": "Not now", "content": {PROBLEM: problem}}
     if guarded and not path.startswith("/health/"):
-        found["security"] = [{"bearer": []}, {"key": []}]
+        found["security"] = [{"bearer": []}, {"key": []}, {"basic": []}]
     return found
 
 
@@ -177,7 +182,7 @@ _PROBLEM_SCHEMA: Final = {
             },
         },
     },
-    "required": ["type", "title", "status", "code"],
+    "required": ["type", "title", "status", "detail", "instance", "code", "hint"],
 }
 
 
@@ -194,10 +199,12 @@ def describe(each: Field) -> str:
 
 def landing(bundle: Bundle, *, url: str, guarded: bool) -> str:
     """Write the page at GET /: what this model is, its fields, a line to paste, links."""
+    answer = bundle.contract.answer
     return _render(
         "page.html",
         name=bundle.manifest.name,
-        answer=bundle.contract.answer,
+        answer=answer,
+        positive="true" if set(answer.classes) == {0, 1} else answer.positive,
         origin=bundle.manifest.origin.get("estimator", ""),
         fields=[(each, describe(each)) for each in bundle.contract.fields],
         curl=curl_line(bundle.contract, url, key=guarded),
@@ -212,7 +219,13 @@ def docs(name: str) -> str:
 
 
 def _render(template: str, **values: Any) -> str:
+    made: str = _template(template).render(**values)
+    return made
+
+
+@functools.cache
+def _template(name: str) -> Any:
     import jinja2
 
-    text = importlib.resources.files("ketch").joinpath(template).read_text("utf-8")
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text).render(**values)
+    text = importlib.resources.files("ketch").joinpath(name).read_text("utf-8")
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)

@@ -16,8 +16,8 @@ from ketch import bundle, codec, settings, trust
 from ketch.adapters import KNOWN, Adapter, Raw, Runner, adapter_for
 from ketch.bundle import Bundle, Golden
 from ketch.codec import JSON, Table
-from ketch.errors import AnswersDiffer, CorruptBundle, InputError, NotAnswerable, RowsRefused
-from ketch.pack import Options, compose, read_bytes, read_table
+from ketch.errors import AnswersDiffer, CorruptBundle, InputError, KetchWarning, NotAnswerable, RowsRefused
+from ketch.pack import Options, compose, first_object, read_bytes, read_table
 from ketch.schema import Answer, Columns, Contract, Fault, Scalar, is_missing, plain
 from ketch.schema.checks import Checker
 from ketch.store import Store
@@ -300,7 +300,10 @@ def _multiclass(answer: Answer) -> Any:
         if found is None or not isinstance(found[0] if found else [], list):
             return {name: raw.labels}
         kind = "probabilities" if raw.probabilities is not None else "scores"
-        groups: list[object] = [dict(zip(keys, _finite(row), strict=False)) for row in found]  # type: ignore[arg-type]
+        groups: list[object] = [
+            dict(zip(keys, _finite(values, row), strict=True))  # type: ignore[arg-type]
+            for row, values in enumerate(found)
+        ]
         return {name: raw.labels, f"{name}_{kind}": groups}
 
     return shape
@@ -324,9 +327,11 @@ def _cluster(answer: Answer) -> Any:
     return lambda raw: {"cluster": raw.labels}
 
 
-def _finite(values: Sequence[float]) -> list[object]:
-    for row, value in enumerate(values):
+def _finite(values: Sequence[float], of_row: int | None = None) -> list[object]:
+    """Give the values back; each is a row's own, unless all are one row's."""
+    for place, value in enumerate(values):
         if not math.isfinite(value):
+            row = place if of_row is None else of_row
             raise NotAnswerable(
                 f"The model's answer to row {row} is not a finite number",
                 hint="Compare the values with GET /schema; one is far outside what the model was made for.",
@@ -348,6 +353,8 @@ def load(model: str | Path, *, home: Path | None = None, limits: Limits = Limits
     data, name, reference = fetch(str(model), home)
     if not bundle.looks_like_bundle(data):
         packed = compose(str(model), None, Options(), home=home)
+        for note in packed.notes:
+            warnings.warn(note, KetchWarning, stacklevel=2)
         data, name = packed.data, packed.name
     return open_bundle(bundle.read(data, name), home=home, limits=limits, reference=reference)
 
@@ -403,6 +410,6 @@ def _adapter(name: str, parts: Sequence[object]) -> Adapter:
     if not parts:
         raise CorruptBundle("The bundle holds no model", hint="Pack the model again.")
     if name not in KNOWN:
-        return adapter_for(parts[0])
+        return adapter_for(first_object(parts))
     found: Adapter = importlib.import_module(KNOWN[name])
     return found

@@ -139,7 +139,7 @@ def _only_allowed(content: Mapping[str, object], name: str) -> Mapping[str, obje
         if NAMES[key].personal:
             raise SettingError(
                 f"{name} sets {key!r}, which a project may not decide",
-                hint=f"Give it as {NAMES[key].flag} or {NAMES[key].variable}.",
+                hint=f"Set {NAMES[key].variable} instead.",
             )
     return content
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from ketch.errors import KetchError
+from ketch.errors import KetchError, KetchWarning
 from ketch.settings import NAMES, TABLE, Settings, read
 
 GROUPS: Final = {  # group -> verb -> (module of this room, what it does)
@@ -94,6 +94,8 @@ def main() -> None:
         import warnings
 
         warnings.simplefilter("ignore")  # libraries warn developers; a person gets Ketch's own notes
+        warnings.simplefilter("always", KetchWarning)
+        warnings.showwarning = lambda message, *_, **__: note(str(message))
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:

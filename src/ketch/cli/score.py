@@ -13,6 +13,7 @@ from ketch.predict import Limits, load
 from ketch.score import CHUNK, Summary, score
 
 SOME_REJECTED = 3
+MOST_FLAGS = 5
 
 
 @click.command("score")
@@ -38,12 +39,16 @@ def score_command(
 
 
 def _tell(summary: Summary, output: str) -> None:
-    rate = summary.scored / summary.seconds if summary.seconds else 0
-    click.echo(f"{summary.scored} rows scored in {summary.seconds:.1f} s ({rate:,.0f} rows/s): {output}", err=True)
-    for flag, count in summary.flags.most_common(5):
-        note(f"{count} rows flagged: {flag}")
+    speed = f" in {summary.seconds:.1f} s ({summary.rows / summary.seconds:,.0f} rows/s)" if summary.seconds > 0.1 else ""
+    click.echo(f"{_rows(summary.scored)} scored{speed}: {output}", err=True)
+    for flag, count in summary.flags.most_common(MOST_FLAGS):
+        note(f"{_rows(count)} flagged: {flag}")
     if summary.rejected:
-        note(f"{summary.rejected} rows rejected, with reasons: {summary.side_file}")
+        note(f"{_rows(summary.rejected)} rejected, with reasons: {summary.side_file}")
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 @contextmanager

@@ -28,6 +28,8 @@ def serve_command(model: str, trust: str | None, **flags: Any) -> None:
     names = ", ".join(predictor.answers)
     click.echo(f"{predictor.reference} answers {names} at {url} (docs at {url}/docs, Ctrl+C stops it)\n")
     click.echo(curl_line(predictor.contract, url, key=guard.guarded) + "\n")
+    if guard.guarded:
+        note("the line sends the key in KETCH_API_KEY: set it to one of the keys before you paste it")
     try:
         door("run")(door("Service")(predictor, guard, log=log, max_body=settings.max_body), opened)
     finally:

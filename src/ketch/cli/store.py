@@ -9,6 +9,7 @@ import msgspec
 
 from ketch import bundle
 from ketch.cli import options, settle
+from ketch.errors import InputError
 from ketch.pack import read_bytes
 from ketch.store import CHAMPION, Store, Version
 
@@ -28,9 +29,12 @@ def _now() -> str:
 def push_command(path: str, name: str, **flags: Any) -> None:
     """Put BUNDLE into the store as a new version."""
     data = read_bytes(Path(path))
-    opened = bundle.read(data, path)
-    version = _store(flags).push(data, name or opened.manifest.name, when=_now())
-    click.echo(f"{version.ref}  sha256={version.sha256}")
+    if not bundle.looks_like_bundle(data):
+        raise InputError(f"{path} is not a bundle", hint=f"Make one from it with: ketch pack {path}")
+    opened, now = bundle.read(data, path), _now()
+    version = _store(flags).push(data, name or opened.manifest.name, when=now)
+    known = "" if version.pushed_at == now else "  (was there already)"
+    click.echo(f"{version.ref}  sha256={version.sha256}{known}")
 
 
 @click.command("pull")

@@ -61,7 +61,8 @@ class Checker:
         unknown = [name for name in columns if name not in self.names]
         for place, name in enumerate(unknown):
             # a bound, because comparing 200,000 made-up names with every field would cost seconds
-            close = [each.name for each in self.fields if place < MOST_COMPARED and within_two_edits(name, each.name)]
+            looked_at = self.fields if place < MOST_COMPARED else ()
+            close = [each.name for each in looked_at if within_two_edits(name, each.name)]
             for row, value in enumerate(columns[name]):
                 if value is ABSENT:
                     continue

@@ -75,7 +75,7 @@ def profile(values: Sequence[object]) -> dict[str, object]:
     present = [plain(value) for value in values if not is_missing(value)]
     found: dict[str, object] = {"rows": len(values), "missing": len(values) - len(present)}
     numbers = sorted(float(v) for v in present if isinstance(v, int | float) and not isinstance(v, bool))
-    numbers = [number for number in numbers if math.isfinite(number)]
+    numbers = [number for number in numbers if abs(number) < TOO_LARGE]
     if numbers and len(numbers) == len(present):
         mean = math.fsum(numbers) / len(numbers)
         spread = math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / len(numbers))
@@ -93,6 +93,7 @@ def _mostly_unique(distinct: Sized, values: Sized) -> bool:
 
 
 MOST_DISTINCT: Final = 100
+TOO_LARGE: Final = 1e150  # the squares of more cannot be summed
 QUANTILES: Final = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
 

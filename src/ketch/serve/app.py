@@ -64,14 +64,15 @@ def blueprint(service: Service, name: str = "ketch") -> flask.Blueprint:
 
 def _answer(service: Service, path: str) -> flask.Response:
     asked = flask.request
-    asked.max_content_length = service.max_body
+    asked.max_content_length = service.max_body + 1  # werkzeug cuts a body of unknown length there and says nothing
     body, unread = b"", None
     if asked.method == "POST" and (path, "POST") in TAKES:  # nothing else is worth waiting for a body
         try:
             body = asked.get_data(cache=False)
         except RequestEntityTooLarge:
-            _discard(asked)
             unread = too_large(service.max_body)
+        if unread or (asked.content_length is None and len(body) > service.max_body):
+            _discard(asked)
     mounted_at = asked.url_rule.rule.removesuffix(path) if asked.url_rule else ""
     base_url = asked.host_url.rstrip("/") + asked.root_path + mounted_at
     return _reply(service.handle(Request(asked.method, path, _headers(), body, base_url), unread=unread))

@@ -101,18 +101,18 @@ class Question:
         """Note that the body is whole."""
         self.read = True
         if self.response_complete:
-            self.front.transport.close()
+            if not self.keep_alive:
+                self.front.transport.close()
         elif self.started:
             self.front.desk.put(self)
 
     def _refuse_length(self) -> None:
         service = self.front.service
         asked = Request("POST", "/predict", self.headers)
-        self.keep_alive = self.keep_alive and self.read
-        self.write(service.handle(asked, unread=too_large(service.max_body)), close=self.read)
+        self.write(service.handle(asked, unread=too_large(service.max_body)))
 
-    def write(self, response: Response, *, close: bool = True) -> None:
-        """Write the answer; `close` ends the connection where it is not kept alive."""
+    def write(self, response: Response) -> None:
+        """Write the answer; where the connection is not kept, it ends when all of the question is read."""
         front = self.front
         if front.transport.is_closing():
             return
@@ -123,7 +123,7 @@ class Question:
         date = b"".join(b"%b: %b\r\n" % pair for pair in front.server_state.default_headers)
         front.transport.write((head + lines).encode("latin-1") + date + length.encode("latin-1") + response.body)
         self.response_complete = True
-        if not self.keep_alive and close:
+        if self.read and not self.keep_alive:
             front.transport.close()
         front.on_response_complete()
 
@@ -224,6 +224,7 @@ class Front(HttpToolsProtocol):
         self.turn: Any = None  # the cycle that is being answered; `cycle` is the last one begun
         self.in_body = False
         self.refused = False
+        self.held = False
         self.head = 0  # bytes since the last headers or piece of a body were complete
 
     def data_received(self, data: bytes) -> None:
@@ -231,7 +232,13 @@ class Front(HttpToolsProtocol):
         if self.refused:
             return
         self.head += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._decline(data[offer.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse_rest(RequestError("This is not valid HTTP", hint="Send an HTTP/1.1 request."))
         if self.head > LARGEST_HEAD and not self.refused:
             hint = f"Keep URL and headers together below {LARGEST_HEAD} bytes."
             self._refuse_rest(HeadersTooLarge("The headers are too large", hint=hint))
@@ -239,8 +246,10 @@ class Front(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Take a question, or leave the request to uvicorn and the Flask app."""
         self.head = 0
-        parser = self.parser
-        if parser.get_method() != b"POST" or not self._is_for_predict():
+        parser, method = self.parser, self.parser.get_method()
+        if parser.should_upgrade() and method != b"CONNECT":
+            return
+        if method != b"POST" or not self._is_for_predict():
             # WSGI takes _ for -: another header would go by the name of a known one
             self.headers[:] = [pair for pair in self.headers if b"_" not in pair[0]]
             super().on_headers_complete()
@@ -268,6 +277,8 @@ class Front(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note the end of a request."""
+        if self.parser.should_upgrade():
+            return
         self.in_body = False
         if type(self.cycle) is Question:
             self.cycle.end()
@@ -282,16 +293,19 @@ class Front(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """Go on with what was asked next, unless the caller does not take its answers."""
-        super().on_response_complete()
+        """Go on with what was asked next, once the caller takes its answers."""
         if self.flow.write_paused and not self.transport.is_closing():
             self.flow.pause_reading()
+            self.held = True
+        else:
+            super().on_response_complete()
 
     def resume_writing(self) -> None:
-        """Read again, now that the caller has taken its answers."""
+        """Go on, now that the caller has taken its answers."""
         super().resume_writing()
-        if not self.pipeline and not self.transport.is_closing():
-            self.flow.resume_reading()
+        if self.held:
+            self.held = False
+            self.on_response_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the connection until what was asked is answered, though the caller has no more to ask."""
@@ -307,14 +321,25 @@ class Front(HttpToolsProtocol):
             self.turn.message_event.set()
         super().connection_lost(exc)
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP, in the same form as everything else."""
-        self._refuse_rest(RequestError("This is not valid HTTP", hint="Send an HTTP/1.1 request."))
+    def _decline(self, rest: bytes) -> None:
+        """Read a request again without its offer to change the protocol (curl and Java make one to every server).
+
+        The parser takes what follows such a request for the other protocol, so that its body would be lost.
+        """
+        method, kept = self.parser.get_method(), self.parser.should_keep_alive()
+        lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
+        lines += [b"%b: %b" % pair for pair in self.headers if pair[0] not in {b"connection", b"upgrade"}]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.data_received(
+            b"\r\n".join([*lines, b"connection: keep-alive" if kept else b"connection: close", b"", rest])
+        )
 
     def _refuse_rest(self, error: RequestError) -> None:
         """Refuse what comes now and end the connection, once all that was asked before is answered."""
         self.refused = True
         refusal: Any = Question(self, {}, keep_alive=False)
+        refusal.read = True
         refusal.refusal = self.service.problem(error, "", self.service.request_id({}))
         busy = self.cycle is not None and not self.cycle.response_complete
         if not self.in_body and busy:
@@ -329,9 +354,6 @@ class Front(HttpToolsProtocol):
             refusal.start()
         else:
             self.pipeline[0] = (refusal, self.app)
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: whoever offers another protocol (curl, Java) is answered in this one."""
 
 
 class Server(uvicorn.Server):

@@ -243,13 +243,19 @@ def _judge_once(data: bytes, known: Lists, home: Path, sha256: str) -> None:
     checked = _read(path)
     if key not in checked:
         child.judge(data, known)
-        _write(path, {**dict(list(checked.items())[-999:]), key: sha256})
+        with contextlib.suppress(
+            OSError
+        ):  # a container's read-only file system only costs the next start a second look
+            _write(path, {**dict(list(checked.items())[-999:]), key: sha256})
 
 
 def _readable(found: Finding, name: str) -> Finding:
     if not found.format:
-        hint = found.faults[0] if found.faults else ""
-        raise NotAModel(f"{name} is not a pickle or joblib file", hint=hint)
+        reason = f": {found.faults[0]}" if found.faults else ""
+        raise NotAModel(
+            f"{name} is not a pickle or joblib file{reason}",
+            hint="Give the file that pickle.dump or joblib.dump wrote.",
+        )
     return found
 
 
@@ -260,10 +266,8 @@ def _refusal(found: Finding, name: str, sha256: str) -> TrustError:
         message = f"{name} wants code that is not known to be harmless: {names}"
     else:
         message = f"{name} is not safe to open: {'; '.join(found.faults[:2])}"
-    hint = f"If you trust its maker, approve this one file: --trust=sha256:{sha256}"
-    if found.refused:
-        hint = "Look at what it imports. " + hint
-    return TrustError(message, hint=hint)
+    first = "Look at what it imports." if found.refused else "Save or fetch it again."
+    return TrustError(message, hint=f"{first} If you trust its maker, approve this one file: --trust=sha256:{sha256}")
 
 
 def _unopened(error: Exception, name: str, made_with: str) -> UnsupportedModel:

@@ -1,0 +1,190 @@
+"""Who gets in, through every door: each route by each method in each state of key and host."""
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ketch.errors import SettingError
+from ketch.serve.guard import Guard, guard_at, is_loopback_address, is_loopback_host, keys_of
+from ketch.serve.routes import ROUTES
+from ketch.settings import read
+from tests.doors import KEY, ROW, Door, Doors, problem
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+PATHS = ("/", "/docs", "/docs/start.js", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/health/live",
+         "/health/ready", "/openapi.json", "/predict", "/schema", "/nothing")  # fmt: skip
+OPEN_TO_ALL = {"/health/live", "/health/ready"}
+
+
+def basic(password: str, user: str = "") -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+RIGHT: Mapping[str, Mapping[str, str]] = {
+    "bearer": {"authorization": f"Bearer {KEY}"},
+    "small bearer": {"authorization": f"bearer  {KEY} "},
+    "x-api-key": {"x-api-key": KEY},
+    "basic": {"authorization": basic(KEY)},
+    "basic with user": {"authorization": basic(KEY, "somebody")},
+}
+WRONG: Mapping[str, Mapping[str, str]] = {
+    "nothing": {},
+    "empty": {"authorization": ""},
+    "other key": {"authorization": "Bearer another-key-that-is-long-enough"},
+    "cut": {"authorization": f"Bearer {KEY[:-1]}"},
+    "longer": {"x-api-key": KEY + "x"},
+    "no scheme": {"authorization": KEY},
+    "other scheme": {"authorization": f"Digest {KEY}"},
+    "user for password": {"authorization": "Basic " + base64.b64encode(f"{KEY}:".encode()).decode()},
+    "not base64": {"authorization": "Basic %%%"},
+    "not latin": {"authorization": "Basic żółć".encode().decode("latin-1")},
+    "in the url": {},
+    "wrong beside right": {"x-api-key": "another-key-that-is-long-enough", "authorization": f"Bearer {KEY}"},
+}
+HOSTS = {
+    "localhost": True, "LOCALHOST": True, "localhost:9696": True, "localhost.": True, "localhost.:80": True,
+    "127.0.0.1": True, "127.0.0.1:9696": True, "127.1.2.3": True, "[::1]": True, "[::1]:9696": True,
+    "": False, "evil.example": False, "localhost.evil.example": False, "127.0.0.1.nip.io": False,
+    "localhost:evil.example": False, "[::1].evil.example": False, "[::1]evil": False, "::1": False, "[::2]": False,
+    "localhost@evil.example": False, "localhost,evil.example": False, "localhost:80:80": False, "0.0.0.0": False,
+    "192.168.0.1": False, "xn--localhost": False, "localhost ..": False, "127.0.0.1 evil": False, "2130706433": False,
+}  # fmt: skip
+
+
+def expected(method: str, path: str, *, let_in: int) -> int:
+    """Say by the contract alone what comes: `let_in` is 200, or the guard's refusal."""
+    if let_in == 403 or (let_in == 401 and path not in OPEN_TO_ALL):
+        return let_in
+    if path == "/nothing":
+        return 404
+    allowed = {"POST"} if path == "/predict" else {"GET", "HEAD"}
+    return 200 if method in allowed else 405
+
+
+def send(door: Door, method: str, path: str, headers: Mapping[str, str | None]) -> int:
+    body = json.dumps(ROW).encode() if method == "POST" else b""
+    found = door.send(method, path, headers, body)
+    if found.status >= 400:
+        problem(found, method)
+    if found.status in {401, 403}:
+        assert "ketch-model" not in found.headers
+        assert b"churn" not in found.body
+    if found.status == 401:
+        assert found.headers["www-authenticate"].startswith("Basic ")
+    return found.status
+
+
+def test_the_table_names_every_route() -> None:
+    assert {each.path for each in ROUTES} == set(PATHS) - {"/nothing"}
+    assert {each.path for each in ROUTES if not each.needs_key} == OPEN_TO_ALL
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_route_method_and_key(guarded_door: Door, path: str) -> None:
+    if guarded_door.name == "mounted" and path == "/nothing":
+        pytest.skip("that is the other app's")
+    for method in METHODS:
+        for state in ("bearer", "nothing", "other key"):
+            headers = {**RIGHT, **WRONG}[state]
+            wanted = expected(method, path, let_in=200 if state in RIGHT else 401)
+            assert send(guarded_door, method, path, headers) == wanted, (method, state)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_route_method_and_host(door: Door, path: str) -> None:
+    if door.name == "mounted" and path == "/nothing":
+        pytest.skip("that is the other app's")
+    for method in METHODS:
+        for host in ("localhost:9696", "evil.example", None):
+            wanted = expected(method, path, let_in=200 if host and HOSTS[host.replace(":9696", "")] else 403)
+            assert send(door, method, path, {"host": host}) == wanted, (method, host)
+
+
+@pytest.mark.parametrize("state", [*RIGHT, *WRONG])
+def test_every_way_to_give_a_key(guarded_door: Door, state: str) -> None:
+    path = f"/predict?key={KEY}" if state == "in the url" else "/predict"
+    headers = {**RIGHT, **WRONG}[state]
+    assert send(guarded_door, "POST", path, {"host": "churn.example", **headers}) == (200 if state in RIGHT else 401)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_host(door: Door, host: str) -> None:
+    assert send(door, "POST", "/predict", {"host": host}) == (200 if HOSTS[host] else 403)
+    assert is_loopback_host(host) == HOSTS[host]
+
+
+def test_no_host_comes_in_by_being_long_or_odd() -> None:
+    @given(st.text(max_size=30))
+    def check(text: str) -> None:
+        assert not is_loopback_host(f"{text}.example")
+        assert not is_loopback_host(f"a{text}")
+
+    check()
+
+
+def test_a_refused_caller_need_not_send_all(doors: Doors, guarded_door: Door) -> None:
+    found = guarded_door.send("POST", "/predict", {}, b" " * 9_000_000)
+    assert problem(found)["code"] == "unauthorized"
+    assert send(doors("service"), "POST", "/predict", {"host": "evil.example"}) == 403
+
+
+def test_auth_none_and_platform_let_everybody_in() -> None:
+    for auth in ("none", "platform"):
+        guard = guard_at("0.0.0.0", (), auth=auth)
+        assert not guard.guarded
+        assert guard.check({"host": "anything"}, needs_key=True) == ""
+        assert Guard((KEY,), auth=auth).check({}, needs_key=True) == ""
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "churn.example", ""])
+def test_an_address_for_others_needs_a_decision(host: str) -> None:
+    with pytest.raises(SettingError, match="no key is set") as refused:
+        guard_at(host, ())
+    assert "KETCH_API_KEYS" in refused.value.hint
+    assert guard_at(host, (KEY,)).guarded
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
+def test_loopback_needs_none(host: str) -> None:
+    assert is_loopback_address(host)
+    assert not guard_at(host, ()).guarded
+
+
+@pytest.mark.parametrize(
+    "key", ["", "short", "with a space in it, long", "żółć-żółć-żółć-żółć", "new\nline" * 4, "\ud800" * 20]
+)
+def test_a_key_that_cannot_serve_is_refused(key: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        Guard((key,))
+    assert refused.value.hint
+    assert not key or key not in refused.value.message
+
+
+def test_two_keys_have_two_names() -> None:
+    guard = Guard((KEY, KEY[::-1]))
+    names = {guard.check({"x-api-key": key}, needs_key=True) for key in (KEY, KEY[::-1])}
+    assert len(names) == 2
+    assert all(len(name) == 8 and name not in KEY for name in names)
+    assert guard.check({}, needs_key=False) == ""
+
+
+def test_keys_come_from_setting_and_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    settings = read({"api_keys_file": str(file)}, environ={"KETCH_API_KEYS": KEY}, folder=tmp_path)
+    with pytest.raises(SettingError, match="cannot be read"):
+        keys_of(settings)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingError, match="cannot be read"):
+        keys_of(settings)
+    file.write_text("first-key-first-key\n\n  second-key-second-key\n")
+    assert keys_of(settings) == (KEY, "first-key-first-key", "second-key-second-key")
+    file.write_text("\n")
+    assert keys_of(settings) == (KEY,)
+    with pytest.raises(SettingError, match="holds no key"):
+        keys_of(read({"api_keys_file": str(file)}, environ={}, folder=tmp_path))
+    assert keys_of(read({}, environ={"KETCH_API_KEYS": KEY}, folder=tmp_path)) == (KEY,)
