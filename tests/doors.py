@@ -22,9 +22,9 @@ from ketch.pack import Options, compose
 from ketch.predict import Predictor, load
 from ketch.serve import Request
 from ketch.serve.app import app_of, blueprint
-from ketch.serve.front import listen, start
 from ketch.serve.guard import Guard
 from ketch.serve.routes import Service
+from ketch.serve.server import listen, start
 
 KEY = "a-key-that-is-long-enough-0123456789"
 NAMES = ("service", "flask", "front", "gunicorn", "mounted")

@@ -9,4 +9,4 @@ import sklearn.pipeline  # noqa: F401
 import ketch.cli
 import ketch.predict
 import ketch.score
-import ketch.serve.front  # noqa: F401
+import ketch.serve.server  # noqa: F401

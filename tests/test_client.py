@@ -21,7 +21,7 @@ from ketch.errors import (
     Unauthorized,
     UsageError,
 )
-from ketch.serve.front import listen, start
+from ketch.serve.server import listen, start
 from tests.doors import KEY, MOUNTED_AT, ROW, Doors, Small, fronting, rows
 
 

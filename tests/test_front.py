@@ -25,12 +25,12 @@ from hypothesis import strategies as st
 from ketch.adapters import Raw
 from ketch.errors import SettingError
 from ketch.log import read
-from ketch.predict import Predictor
+from ketch.predict import Predictor, Results, Rows
 from ketch.schema import Columns
-from ketch.serve import front
-from ketch.serve.front import listen, serve_model, start, url_of
+from ketch.serve import Response, front
 from ketch.serve.guard import Guard
-from ketch.serve.routes import Service
+from ketch.serve.routes import Asked, Service
+from ketch.serve.server import listen, start, url_of
 from tests.doors import KEY, ROW, Doors, Small, Wire, fronting, getting, problem, question, rows
 
 LIMIT = 100_000
@@ -545,18 +545,17 @@ def test_nobody_is_left_waiting_by_a_bug_that_is_logged(small: Small, monkeypatc
         assert other.answer().status == 200 or other.rest() == b""
 
 
-def test_a_bug_in_finishing_costs_one_answer_and_is_logged(
-    small: Small, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    service = Service(small.predictor, Guard())
-    finish = service.finish
+class Unlucky(Service):
+    """A service with a bug: it cannot finish one question."""
 
-    def sometimes(asked: Any, results: Any) -> Any:
+    def finish(self, asked: Asked, results: Results) -> Response:
         if asked.request_id == "unlucky":
             raise ZeroDivisionError("secret")
-        return finish(asked, results)
+        return super().finish(asked, results)
 
-    monkeypatch.setattr(service, "finish", sometimes)
+
+def test_a_bug_in_finishing_costs_one_answer_and_is_logged(small: Small, caplog: pytest.LogCaptureFixture) -> None:
+    service = Unlucky(small.predictor, Guard())
     with fronting(service) as port, Wire(port) as made:
         made.send(question(ROW) + question(ROW, "X-Request-ID: unlucky") + question(ROW))
         found = [made.answer() for _ in range(3)]
@@ -565,12 +564,18 @@ def test_a_bug_in_finishing_costs_one_answer_and_is_logged(
     assert [each.exc_info is not None for each in caplog.records] == [True]
 
 
-def test_a_bug_in_running_is_a_500_and_is_logged(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> Any:
+class Stuck(Predictor):
+    """A predictor with a bug: it fails before it asks its model."""
+
+    def __init__(self, healthy: Predictor) -> None:
+        super().__init__(healthy.bundle, healthy._runner)
+
+    def ask(self, rows: Rows) -> Raw:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(front, "run_together", broken)
-    with fronting(Service(small.predictor, Guard())) as port, Wire(port) as made:
+
+def test_a_bug_in_running_is_a_500_and_is_logged(small: Small) -> None:
+    with fronting(Service(Stuck(small.predictor), Guard())) as port, Wire(port) as made:
         made.send(question(ROW))
         assert made.answer().json["status"] == 500
 
@@ -612,12 +617,27 @@ def test_stopping_before_the_start_is_stopping(small: Small) -> None:
         pass
 
 
-def test_in_the_foreground_a_model_is_served_until_stopped(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[Any] = []
-    monkeypatch.setenv("KETCH_HOME", str(small.home))
-    monkeypatch.setattr(front, "run", lambda service, opened: ran.append((service, opened.close())))
-    assert serve_model(str(small.bundle), background=False, host="127.0.0.1", port=0, keys=()) == ""
-    assert len(ran) == 1
+def test_in_the_foreground_a_model_is_served_until_stopped(small: Small) -> None:
+    with listen("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    code = f"import ketch; print(ketch.serve({str(small.bundle)!r}, port={port}))"
+    environ = {**os.environ, "KETCH_HOME": str(small.home)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, text=True)
+    answered = eventually(lambda: requests.post(f"http://127.0.0.1:{port}/predict", json=ROW, timeout=30))
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60)[0] == "None\n"
+    assert answered.json() == small.predictor.predict(ROW)
+
+
+def eventually(ask: Callable[[], requests.Response]) -> requests.Response:
+    """Ask until somebody listens, for a minute at most."""
+    until = time.monotonic() + 60
+    while True:
+        try:
+            return ask()
+        except requests.ConnectionError:
+            assert time.monotonic() < until
+            time.sleep(0.1)
 
 
 # ---- the end -----------------------------------------------------------------------------------------

@@ -243,8 +243,9 @@ def test_the_answer_in_the_contract() -> None:
 
 def test_data_and_model_must_fit_together() -> None:
     with pytest.raises(InputError, match="no column 'churn'") as caught:
-        packed(models.encoded(), table(), target="churn")
-    assert caught.value.hint == "Its columns are: contract, partner, tenure, fee"
+        packed(models.encoded(), table().assign(chrun=1), target="churn")
+    assert caught.value.hint == "Its columns are: contract, partner, tenure, fee, chrun"
+    assert read(packed(models.encoded(), table(), target="churn")).manifest.answer.target == "churn"
     wide = pd.DataFrame({f"c{place}": [1] for place in range(12)})
     with pytest.raises(InputError, match="no column 'contract', which the model reads") as caught:
         packed(models.encoded(), wide)

@@ -4,7 +4,6 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import flask
@@ -15,8 +14,8 @@ from hypothesis import strategies as st
 import ketch
 from ketch.errors import AnswersDiffer, KetchError
 from ketch.log import Log, Record
-from ketch.predict import Limits, Predictor
-from ketch.serve import Request, routes
+from ketch.predict import Limits, Predictor, Results
+from ketch.serve import Request
 from ketch.serve.app import app_of
 from ketch.serve.guard import Guard
 from ketch.serve.routes import READY_FOR, ROUTES, Service
@@ -281,13 +280,10 @@ class Sick(Predictor):
 
 
 @pytest.mark.parametrize("trouble", [AnswersDiffer("secret detail", hint="h"), RuntimeError("secret detail")])
-def test_not_ready_is_503_without_detail_and_asked_once_a_second(
-    small: Small, trouble: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_not_ready_is_503_without_detail_and_asked_once_a_second(small: Small, trouble: Exception) -> None:
     clock = [100.0]
-    monkeypatch.setattr(routes, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     sick = Sick(small.predictor)
-    service = Service(sick, Guard((KEY,)))
+    service = Service(sick, Guard((KEY,)), clock=lambda: clock[0])
     for way in (ServiceDoor(service), WsgiDoor(app_of(service))):
         sick.well, sick.asked, sick.trouble = True, 0, trouble
         for _ in range(3):
@@ -314,15 +310,18 @@ def test_not_ready_is_503_without_detail_and_asked_once_a_second(
 # ---- bugs in Ketch, and the log ----------------------------------------------------------------------
 
 
-def test_a_bug_is_a_500_that_tells_the_log_and_not_the_caller(
-    small: Small, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    service = Service(small.predictor, Guard())
+class Mute(Predictor):
+    """A predictor with a bug: it cannot write its answers."""
 
-    def broken(*_: object, **__: object) -> bytes:
+    def __init__(self, healthy: Predictor) -> None:
+        super().__init__(healthy.bundle, healthy._runner)
+
+    def encode(self, results: Results, accept: str = "") -> bytes:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(small.predictor, "encode", broken)
+
+def test_a_bug_is_a_500_that_tells_the_log_and_not_the_caller(small: Small, caplog: pytest.LogCaptureFixture) -> None:
+    service = Service(Mute(small.predictor), Guard())
     for way in (ServiceDoor(service), WsgiDoor(app_of(service))):
         found = way.send("POST", "/predict", JSON, GOOD)
         assert found.status == 500

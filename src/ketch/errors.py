@@ -14,6 +14,8 @@ KetchError                      500  error
     UnsupportedMediaType        415  unsupported-media-type
     RowsRefused                 422  rows-refused           columns -> checked columns
     NotAnswerable               422  not-answerable         the model's answer is not a number
+    HeadersTooLarge             431  headers-too-large
+  NotReady                      503  not-ready              the model does not give its golden answers
   UsageError                    400  usage                  a person asked for something that cannot be done
     SettingError                400  setting                a flag, variable or settings file
     InputError                  400  input                  a table or file given to a verb
@@ -131,7 +133,7 @@ class UnsupportedMediaType(RequestError):
 
 
 class RowsRefused(RequestError):
-    """One or more rows break the contract; `errors` says which, where and why."""
+    """One or more rows break the contract: the errors say which, where and why."""
 
     status = 422
     code = "rows-refused"
@@ -142,6 +144,20 @@ class NotAnswerable(RequestError):
 
     status = 422
     code = "not-answerable"
+
+
+class HeadersTooLarge(RequestError):
+    """The headers have more bytes than this server reads."""
+
+    status = 431
+    code = "headers-too-large"
+
+
+class NotReady(KetchError):
+    """The model does not give the answers it must give."""
+
+    status = 503
+    code = "not-ready"
 
 
 class UsageError(KetchError):

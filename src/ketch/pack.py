@@ -242,7 +242,8 @@ def _version_notes(source: Source) -> list[str]:
 def _require_target(options: Options, table: Columns | None, knowledge: Knowledge) -> None:
     if table is None:
         return
-    if options.target and options.target not in table:
+    named = {each.name for each in knowledge.fields}
+    if options.target and options.target not in table and not table.keys() <= named:
         raise InputError(f"The data has no column {options.target!r}", hint=f"Its columns are: {_listed(list(table))}")
     missing = [each.name for each in knowledge.fields if each.name not in table]
     if missing and not set(knowledge.fields[0].name) <= set("x0123456789"):

@@ -246,7 +246,9 @@ def refusal(faults: Sequence[Fault], table: Table) -> RowsRefused:
         "not-finite": f"{first.field}{where} must be a finite number",
         "out-of-range": f"{first.field}{where} is outside its range, {first.expected}",
     }[first.code]
-    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+    # a misspelt name and the field that it leaves missing are one mistake
+    rest = len({(fault.row, fault.nearest if fault.code == "unknown-field" else fault.field) for fault in faults}) - 1
+    more = f", and {rest} more" if rest else ""
     hint = f"Did you mean {first.nearest!r}?" if first.nearest is not None else _remedy(first)
     return RowsRefused(what + more, hint=hint, errors=[fault.record() for fault in faults[:MOST_FAULTS]])
 

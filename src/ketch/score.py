@@ -95,11 +95,12 @@ def score(
     began = time.monotonic()
     with ExitStack() as stack:
         reader = _reader(source, stack, predictor)
-        checked_columns(reader.names, predictor)
+        unknown = checked_columns(reader.names, predictor)
         job = _Job(predictor, reader, _Part(target, stack), _Part(side, stack))
         summary = Summary(total=reader.total)
         for part in reader.chunks(predictor.contract.fields, chunk):
             job.answer(part, summary)
+            summary.flags.update({f"unknown-field in {name}": part.n for name in unknown})
             summary.seconds = time.monotonic() - began
             report(summary)
         job.finish()
@@ -107,8 +108,8 @@ def score(
     return summary
 
 
-def checked_columns(names: Sequence[str], predictor: Predictor) -> None:
-    """Refuse a table whose columns cannot be the contract's, before its first row is read.
+def checked_columns(names: Sequence[str], predictor: Predictor) -> list[str]:
+    """Refuse a table whose columns cannot be the contract's, before its first row is read; name the unknown ones.
 
     Raises:
         InputError: a required column is missing or seems misspelt.
@@ -116,7 +117,8 @@ def checked_columns(names: Sequence[str], predictor: Predictor) -> None:
     checker: Checker = predictor.checker
     columns: Columns = {name: [None] for name in names}
     found = checker(columns, 1)
-    absent = [each.name for each in predictor.contract.fields if each.required and each.name not in columns]
+    needed = [each.name for each in predictor.contract.fields if each.required and not checker.lenient]
+    absent = [name for name in needed if name not in columns]
     wrong = [fault for fault in found.faults if fault.code == "unknown-field"]
     if wrong:
         fault = wrong[0]
@@ -130,6 +132,7 @@ def checked_columns(names: Sequence[str], predictor: Predictor) -> None:
         raise InputError(
             f"The table has no column {absent[0]!r}{more}", hint="ketch inspect MODEL lists the fields it needs."
         )
+    return [flag.field for flag in found.flags if flag.code == "unknown-field"]
 
 
 class _Part:

@@ -515,7 +515,10 @@ def _flat(labels: Any) -> Any:
 
 def _as_dicts(columns: Columns, n: int) -> list[dict[str, object]]:
     names = list(columns)
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return [
+        {name: value for name, value in zip(names, row, strict=True) if value is not None}
+        for row in zip(*columns.values(), strict=True)
+    ]
 
 
 def _as_texts(columns: Columns, n: int) -> list[object]:

@@ -39,7 +39,9 @@ def score_command(
 
 
 def _tell(summary: Summary, output: str) -> None:
-    speed = f" in {summary.seconds:.1f} s ({summary.rows / summary.seconds:,.0f} rows/s)" if summary.seconds > 0.1 else ""
+    speed = (
+        f" in {summary.seconds:.1f} s ({summary.rows / summary.seconds:,.0f} rows/s)" if summary.seconds > 0.1 else ""
+    )
     click.echo(f"{_rows(summary.scored)} scored{speed}: {output}", err=True)
     for flag, count in summary.flags.most_common(MOST_FLAGS):
         note(f"{_rows(count)} flagged: {flag}")

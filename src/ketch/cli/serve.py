@@ -1,5 +1,6 @@
 """`ketch serve`: MODEL → URL."""
 
+import os
 from typing import Any
 
 import click
@@ -17,6 +18,8 @@ from ketch.serve import door
 @options("host", "port", "api_keys_file", "auth", "log", "max_body", "max_rows", "strict", "lenient", "home")
 def serve_command(model: str, trust: str | None, **flags: Any) -> None:
     """Answer over HTTP for MODEL: a bundle, a model file, or a store reference such as churn@champion."""
+    for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # a pool costs more than the row it is woken for
+        os.environ.setdefault(library, "1")
     settings = settle(flags)
     settle_trust([model], trust, settings.home)
     guard = door("guard_at")(settings.host, door("keys_of")(settings), auth=settings.auth)

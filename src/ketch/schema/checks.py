@@ -28,8 +28,8 @@ class Checked:
 class Checker:
     """Check columns against a contract; made once, used for every request.
 
-    `strict` refuses what is otherwise flagged; `lenient` flags unknown categories and fields that look
-    like a misspelling where they would be refused.
+    `strict` refuses what is otherwise flagged; `lenient` flags missing fields, unknown categories and what looks
+    like a misspelling, and leaves it to the model whether it has an answer.
     """
 
     def __init__(self, fields: Sequence[Field], *, strict: bool = False, lenient: bool = False) -> None:
@@ -90,9 +90,9 @@ def _check_for(each: Field) -> Check:
     return makers.get(each.type, _check_plain)(each)
 
 
-def _missing(each: Field, row: int, checked: Checked) -> None:
+def _missing(each: Field, row: int, checked: Checked, lenient: bool) -> None:
     if each.required:
-        checked.faults.append(Fault(row, each.name, "missing", EXPECTED[each.type]))
+        (checked.flags if lenient else checked.faults).append(Fault(row, each.name, "missing", EXPECTED[each.type]))
 
 
 def _check_number(each: Field) -> Check:
@@ -114,7 +114,7 @@ def _check_number(each: Field) -> Check:
                 clean = list(values)
             clean[row] = None
             if value is None or value is ABSENT:
-                _missing(each, row, checked)
+                _missing(each, row, checked, lenient)
             else:
                 code = "not-finite" if isinstance(value, float | int) and type(value) is not bool else "wrong-type"
                 checked.faults.append(Fault(row, name, code, EXPECTED[each.type]))
@@ -143,7 +143,7 @@ def _check_category(each: Field) -> Check:
             except (KeyError, TypeError):
                 clean.append(None)
             if value is None or value is ABSENT:
-                _missing(each, row, checked)
+                _missing(each, row, checked, lenient)
             elif kind_of(value) not in kinds:
                 checked.faults.append(Fault(row, each.name, "wrong-type", _kinds(each)))
             else:
@@ -177,7 +177,7 @@ def _check_vector(each: Field) -> Check:
         for row, value in enumerate(values):
             clean.append(None)
             if value is None or value is ABSENT:
-                _missing(each, row, checked)
+                _missing(each, row, checked, lenient)
             elif isinstance(value, list) and len(value) == (each.length or len(value)) and _all_finite(value):
                 clean[-1] = value
             else:
@@ -202,7 +202,7 @@ def _check_plain(each: Field) -> Check:
                 continue
             clean.append(None)
             if value is None or value is ABSENT:
-                _missing(each, row, checked)
+                _missing(each, row, checked, lenient)
             else:
                 checked.faults.append(Fault(row, each.name, "wrong-type", EXPECTED[each.type]))
         return clean

@@ -146,7 +146,7 @@ def _number(each: Field, hints: Hints, spread: Mapping[str, Any], place: int, so
     else:
         low, high = hints.plausible.get(each.name, (0.0, 100.0))
         low = max(low, 0.0) if high > 0 else low
-        middle = float(round((low + high) / 2)) if high - low >= 1 else (low + high) / 2
+        middle = float(math.floor((low + high) / 2 + 0.5)) if high - low >= 1 else (low + high) / 2
         value = source.uniform(low, high)
     value = middle if place == 0 else value
     return round(value) if each.type == "integer" else float(f"{value:.4g}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 DOORS: Final = {  # name -> where it stands
+    "Front": "ketch.serve.front",
     "Service": "ketch.serve.routes",
     "Guard": "ketch.serve.guard",
     "guard_at": "ketch.serve.guard",
@@ -16,11 +17,11 @@ DOORS: Final = {  # name -> where it stands
     "app_of": "ketch.serve.app",
     "blueprint": "ketch.serve.app",
     "flask_app": "ketch.serve.app",
-    "listen": "ketch.serve.front",
-    "serve_model": "ketch.serve.front",
-    "start": "ketch.serve.front",
-    "url_of": "ketch.serve.front",
-    "run": "ketch.serve.front",
+    "listen": "ketch.serve.server",
+    "serve_model": "ketch.serve.server",
+    "start": "ketch.serve.server",
+    "url_of": "ketch.serve.server",
+    "run": "ketch.serve.server",
 }
 
 

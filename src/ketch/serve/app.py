@@ -1,5 +1,7 @@
 """The Flask app: an ordinary one, to run on any WSGI server, extend or mount."""
 
+import atexit
+import os
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -9,27 +11,38 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from ketch.errors import RequestError
 from ketch.log import Log
-from ketch.predict import Predictor, load
+from ketch.predict import Limits, Predictor, load
 from ketch.serve import Request, Response
-from ketch.serve.guard import Guard
+from ketch.serve.guard import Guard, keys_of
 from ketch.serve.routes import MOST_DISCARDED, ROUTES, Service, too_large
+from ketch.settings import read
 
 METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")  # the routes say which of them they take
 TAKES: Final = frozenset((each.path, each.method) for each in ROUTES)
 
 
 def flask_app(
-    model: str | Path | Predictor, *, keys: tuple[str, ...] = (), auth: str = "keys", log: Log | None = None
+    model: str | Path | Predictor,
+    *,
+    keys: tuple[str, ...] | None = None,
+    auth: str | None = None,
+    log: Log | None = None,
 ) -> flask.Flask:
-    """Make a Flask app that serves a model.
+    """Make a Flask app that serves a model; what is not given is read from KETCH_* and the settings file.
 
-    Without `keys` it answers requests to localhost only; `auth="none"` or `"platform"` leaves that to others.
+    Without any key it answers requests to localhost only; `auth="none"` or `"platform"` leaves that to others.
 
     Raises:
-        KetchError: the model cannot be opened here.
+        KetchError: the model cannot be opened here, or a setting is not usable.
     """
-    predictor = model if isinstance(model, Predictor) else load(model)
-    return app_of(Service(predictor, Guard(keys, auth=auth), log=log))
+    settings = read({"auth": auth}, environ=os.environ, folder=Path.cwd())
+    limits = Limits(settings.max_rows, settings.strict, settings.lenient)
+    predictor = model if isinstance(model, Predictor) else load(model, home=settings.home, limits=limits)
+    guard = Guard(keys_of(settings) if keys is None else keys, auth=settings.auth)
+    if log is None and settings.log:
+        log = Log(settings.log)
+        atexit.register(log.close)
+    return app_of(Service(predictor, guard, log=log, max_body=settings.max_body))
 
 
 def app_of(service: Service) -> flask.Flask:

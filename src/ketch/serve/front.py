@@ -6,40 +6,23 @@ is no timer, so that a lone question never waits.
 
 import asyncio
 import http
-import os
-import socket
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from types import FrameType
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 import httptools
-import uvicorn
-from a2wsgi import WSGIMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ketch.batching import run_together
-from ketch.bundle import read
-from ketch.errors import RequestError, SettingError
-from ketch.pack import Options, compose
-from ketch.predict import Results, load, open_bundle
-from ketch.serve import Request, Response, door
-from ketch.serve.guard import guard_at
+from ketch.errors import HeadersTooLarge, RequestError
+from ketch.predict import Results
+from ketch.serve import Request, Response
 from ketch.serve.routes import MOST_DISCARDED, Asked, Service, too_large
-from ketch.settings import home as home_of
 
 PATH: Final = b"/predict"
 MOST_ROWS: Final = 1024  # in one call of the model, so that a small question is not held up by a crowd
 LARGEST_HEAD: Final = 2**16  # bytes of URL and headers; what arrives in one piece is read all the same
 REASONS: Final = {status.value: status.phrase for status in http.HTTPStatus}
-
-
-class HeadersTooLarge(RequestError):
-    """The headers have more bytes than this server reads."""
-
-    status = 431
 
 
 class Question:
@@ -354,97 +337,3 @@ class Front(HttpToolsProtocol):
             refusal.start()
         else:
             self.pipeline[0] = (refusal, self.app)
-
-
-class Server(uvicorn.Server):
-    """uvicorn's server; a signal asks it to finish and go, and is not raised again afterwards."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Finish what is in flight; a second signal does not wait."""
-        self.force_exit = self.should_exit
-        self.should_exit = True
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Open the listening socket.
-
-    Raises:
-        SettingError: the address is taken or not ours.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_STREAM)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        opened.bind((host, port))
-        opened.listen(2048)  # from here on callers wait rather than being turned away
-    except (OSError, OverflowError) as error:
-        opened.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SettingError(
-            f"{host}:{port} cannot be listened on: {reason}", hint="Choose another with --port or --host."
-        ) from None
-    return opened
-
-
-def server_for(service: Service) -> Server:
-    """Make the server of a service: the front, and the Flask app behind it."""
-    front = type("ServiceFront", (Front,), {"service": service, "desks": {}})
-    app = door("app_of")(service)
-    config = uvicorn.Config(
-        WSGIMiddleware(app),
-        http=front,
-        lifespan="off",
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=30,
-    )
-    return Server(config)
-
-
-def serve_model(model: Any, *, background: bool, host: str, port: int, keys: tuple[str, ...]) -> str:
-    """Serve a fitted object, a model file, a bundle or a store reference; in the background, give its URL.
-
-    Raises:
-        KetchError: the model cannot be opened, or the address not listened on.
-    """
-    home = home_of(os.environ)
-    if isinstance(model, str | Path):
-        predictor = load(model, home=home)
-    else:
-        packed = compose(model, None, Options(), home=home)
-        predictor = open_bundle(read(packed.data, packed.name), home=home)
-    service = Service(predictor, guard_at(host, keys))
-    opened = listen(host, port)
-    if not background:
-        run(service, opened)
-        return ""
-    start(service, opened)
-    return url_of(opened)
-
-
-def url_of(opened: socket.socket) -> str:
-    """Give the URL of a listening socket, by the name that a loopback client would use."""
-    host, port = opened.getsockname()[:2]
-    name = "localhost" if host in {"127.0.0.1", "0.0.0.0", "::1", "::"} else host  # noqa: S104 (compared, not bound)
-    name = f"[{name}]" if ":" in name else name
-    return f"http://{name}:{port}"
-
-
-def run(service: Service, opened: socket.socket) -> None:
-    """Serve until a signal comes, then finish what is in flight."""
-    server_for(service).run(sockets=[opened])
-
-
-def start(service: Service, opened: socket.socket) -> Callable[[], None]:
-    """Serve in the background and give the function that stops it."""
-    server = server_for(service)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, name="ketch-serve", daemon=True)
-    thread.start()
-
-    def stop() -> None:
-        server.should_exit = True
-        thread.join(timeout=35)
-
-    return stop

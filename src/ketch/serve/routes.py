@@ -26,7 +26,7 @@ from ketch.errors import (
     KetchError,
     MethodNotAllowed,
     NoSuchRoute,
-    ServiceError,
+    NotReady,
     Unauthorized,
     UnsupportedMediaType,
 )
@@ -53,12 +53,6 @@ ASSETS: Final = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/jav
 START_SWAGGER: Final = b'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true});\n'
 
 logger = logging.getLogger(__name__)
-
-
-class NotReady(ServiceError):
-    """The model does not give the answers it must give."""
-
-    status = 503
 
 
 STRANGERS: Final = (Forbidden, HostNotAllowed, NotReady, Unauthorized)  # whoever sees these learns nothing of the model
@@ -89,11 +83,20 @@ class Asked:
 class Service:
     """One model behind its routes."""
 
-    def __init__(self, predictor: Predictor, guard: Guard, *, log: Log | None = None, max_body: int = MAX_BODY) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        guard: Guard,
+        *,
+        log: Log | None = None,
+        max_body: int = MAX_BODY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.predictor = predictor
         self.guard = guard
         self.log = log
         self.max_body = max_body
+        self._clock = clock
         identity = f"{predictor.reference};sha256={predictor.bundle.sha256}"
         self._marks = {"Ketch-Model": identity}
         self._series, self._numbers = os.urandom(8).hex(), itertools.count(1)
@@ -206,7 +209,7 @@ class Service:
         at_path = [each for each in ROUTES if each.path == request.path]
         if not at_path:
             listed = ", ".join(sorted({each.path for each in ROUTES if each.path.count("/") == 1}))
-            raise NoSuchRoute("Nothing stands at this path", hint=f"There are: {listed}")
+            raise NoSuchRoute(f"There is no {request.path[:80]} here", hint=f"There are: {listed}")
         method = "GET" if request.method == "HEAD" else request.method
         for each in at_path:
             if each.method == method:
@@ -269,9 +272,9 @@ class Service:
             NotReady: it does not.
         """
         with self._checking:
-            if time.monotonic() >= self._checked_until:
+            if self._clock() >= self._checked_until:
                 self._ready = self._gives_golden_answer()
-                self._checked_until = time.monotonic() + READY_FOR
+                self._checked_until = self._clock() + READY_FOR
         if not self._ready:
             raise NotReady("The service is not ready", hint="Ask again later, or see what the server has logged.")
         return Response(200, b'{"status":"ready"}')
