@@ -28,8 +28,6 @@ from ketch.errors import InputError, KetchError
 from tests.running import KETCH
 from tests.running import ketch as run
 
-pytestmark = pytest.mark.xdist_group("demo")  # the story is told once, not once for each worker
-
 EXAMPLE = Path(__file__).parents[1] / "examples" / "churn"
 NUMBERS = {"seniorcitizen": int, "tenure": int, "monthlycharges": float, "totalcharges": float}
 MADE = {"model.bin", "churn.ketch", "customers.db", "scored.csv", "scored.csv.rejected.csv"}

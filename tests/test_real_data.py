@@ -17,7 +17,7 @@ from ketch.score import score
 from tests.running import ketch as run
 from tests.running import serving
 
-pytestmark = [pytest.mark.xdist_group("real"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 NUMBERS = {"seniorcitizen", "tenure", "monthlycharges", "totalcharges"}
 CUSTOMERS = 7043
 
