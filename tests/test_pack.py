@@ -160,7 +160,7 @@ def test_objects_that_cannot_be_saved_or_found_again(tmp_path: Path) -> None:
 
 
 def test_the_makers_own_model_stays_as_it_is() -> None:
-    model = copy.deepcopy(models.forest())
+    model = copy.deepcopy(models.forest()).set_params(randomforestclassifier__n_jobs=2)  # shared, asked before
     before = pickle.dumps(model)
     packed(model)
     assert model.get_params()["randomforestclassifier__n_jobs"] == 2
