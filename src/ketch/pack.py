@@ -46,11 +46,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Source:
-    """One file of the model as it was given."""
+    """One file of the model as it was given, and the scikit-learn that wrote it, where it says so."""
 
     name: str
     format: str
     data: bytes
+    written_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,8 @@ def _read_file(path: Path) -> Source:
     data = read_bytes(path)
     if bundle.looks_like_bundle(data):
         raise InputError(f"{path} is a zip archive, not a pickle", hint="Give the file your notebook saved.")
-    return Source(path.name, trust.examine(data).format, data)
+    found = trust.examine(data)
+    return Source(path.name, found.format, data, found.sklearn_version)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -224,16 +226,12 @@ def _pickled(model: object, home: Path) -> Source:
 
 
 def _version_notes(source: Source) -> list[str]:
-    written = trust.examine(source.data).sklearn_version
-    if not written:
+    if not source.written_by or source.written_by == (installed := extras.load("sklearn").__version__):
         return []
-    installed = extras.load("sklearn").__version__
-    if written != installed:
-        return [
-            f"{source.name} was written by scikit-learn {written}, this is {installed}: compare a few answers "
-            "with the original's before you rely on it"
-        ]
-    return []
+    return [
+        f"{source.name} was written by scikit-learn {source.written_by}, this is {installed}: compare a few answers "
+        "with the original's before you rely on it"
+    ]
 
 
 # ---- the contract ----------------------------------------------------------------------------------
@@ -246,7 +244,7 @@ def _require_target(options: Options, table: Columns | None, knowledge: Knowledg
     if options.target and options.target not in table and not table.keys() <= named:
         raise InputError(f"The data has no column {options.target!r}", hint=f"Its columns are: {_listed(list(table))}")
     missing = [each.name for each in knowledge.fields if each.name not in table]
-    if missing and not set(knowledge.fields[0].name) <= set("x0123456789"):
+    if missing and knowledge.named:
         raise InputError(
             f"The data has no column {missing[0]!r}, which the model reads",
             hint=f"Its columns are: {_listed(list(table))}. Prepare them as the training script does.",

@@ -19,7 +19,8 @@ class Knowledge:
     """What a fitted model knows about itself.
 
     `words` are texts to compose examples from; `plausible` gives low and high of numbers; `settled` are
-    fields whose missing values the model itself decides on, so that nothing needs to be tried.
+    fields whose missing values the model itself decides on, so that nothing needs to be tried; `named` says that
+    the fields bear the names of the training data, rather than made-up ones.
     """
 
     fields: tuple[Field, ...]
@@ -31,6 +32,7 @@ class Knowledge:
     plausible: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     settled: frozenset[str] = frozenset()
     origin: Mapping[str, str] = field(default_factory=dict)
+    named: bool = True
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,7 @@ def study(model: Any, names: Sequence[str] = ()) -> Knowledge:
         words={name: column.words for name, column in listed.items() if column.words},
         plausible={name: column.plausible for name, column in listed.items() if column.plausible},
         settled=frozenset(name for name, column in listed.items() if column.known or column.imputed),
+        named=survey.form != "array",
         origin={"estimator": _describe(model), **_written_by(model)},
     )
 

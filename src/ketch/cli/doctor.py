@@ -13,7 +13,7 @@ import click
 from ketch.cli import options, settle
 from ketch.errors import KetchError
 from ketch.extras import EXTRAS
-from ketch.serve import door
+from ketch.serve.server import listen
 
 
 @click.command("doctor")
@@ -44,7 +44,7 @@ def _home(home: Path) -> str:
 
 def _port(host: str, port: int) -> str:
     try:
-        door("listen")(host, port).close()
+        listen(host, port).close()
     except KetchError as error:
         return f"{error.message}: {error.hint}"
     click.echo(f"ok    {host}:{port} is free")

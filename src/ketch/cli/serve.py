@@ -9,7 +9,9 @@ from ketch.cli import note, options, settle, settle_trust, trust_option
 from ketch.log import Log
 from ketch.page import curl_line
 from ketch.predict import Limits, load
-from ketch.serve import door
+from ketch.serve.guard import guard_at, keys_of
+from ketch.serve.routes import Service
+from ketch.serve.server import listen, run, url_of
 
 
 @click.command("serve")
@@ -22,19 +24,19 @@ def serve_command(model: str, trust: str | None, **flags: Any) -> None:
         os.environ.setdefault(library, "1")
     settings = settle(flags)
     settle_trust([model], trust, settings.home)
-    guard = door("guard_at")(settings.host, door("keys_of")(settings), auth=settings.auth)
-    opened = door("listen")(settings.host, settings.port)
+    guard = guard_at(settings.host, keys_of(settings), auth=settings.auth)
+    opened = listen(settings.host, settings.port)
     limits = Limits(settings.max_rows, settings.strict, settings.lenient)
     predictor = load(model, home=settings.home, limits=limits)
     log = Log(settings.log) if settings.log else None
-    url = door("url_of")(opened)
+    url = url_of(opened)
     names = ", ".join(predictor.answers)
     click.echo(f"{predictor.reference} answers {names} at {url} (docs at {url}/docs, Ctrl+C stops it)\n")
     click.echo(curl_line(predictor.contract, url, key=guard.guarded) + "\n")
     if guard.guarded:
         note("the line sends the key in KETCH_API_KEY: set it to one of the keys before you paste it")
     try:
-        door("run")(door("Service")(predictor, guard, log=log, max_body=settings.max_body), opened)
+        run(Service(predictor, guard, log=log, max_body=settings.max_body), opened)
     finally:
         if log is not None:
             log.close()

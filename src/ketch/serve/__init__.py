@@ -10,18 +10,8 @@ from typing import Any, Final
 
 DOORS: Final = {  # name -> where it stands
     "Front": "ketch.serve.front",
-    "Service": "ketch.serve.routes",
-    "Guard": "ketch.serve.guard",
-    "guard_at": "ketch.serve.guard",
-    "keys_of": "ketch.serve.guard",
     "app_of": "ketch.serve.app",
-    "blueprint": "ketch.serve.app",
-    "flask_app": "ketch.serve.app",
-    "listen": "ketch.serve.server",
     "serve_model": "ketch.serve.server",
-    "start": "ketch.serve.server",
-    "url_of": "ketch.serve.server",
-    "run": "ketch.serve.server",
 }
 
 
