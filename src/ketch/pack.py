@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from ketch import bundle, extras, settings, trust
-from ketch.adapters import Adapter, Knowledge, Runner, adapter_for
+from ketch.adapters import Adapter, Knowledge, Runner, adapter_for, format_of, open_original
 from ketch.bundle import Golden, Manifest, Original
 from ketch.errors import ContractError, InputError, KetchWarning, ModelError, NotAModel, UnsupportedModel, UsageError
 from ketch.schema import NAME, Answer, Columns, Contract, Field, Scalar, slug
@@ -160,7 +160,7 @@ def _open(model: object, home: Path, notes: list[str]) -> tuple[list[Source], li
     sources = [_read_file(path) for path in paths]
     parts = []
     for source in sources:
-        parts.append(trust.open_model(source.data, home=home, name=source.name))
+        parts.append(open_original(source.data, source.format, home=home, name=source.name))
         notes += _version_notes(source)
     return sources, parts
 
@@ -186,6 +186,8 @@ def first_object(parts: object) -> object:
 
 def _read_file(path: Path) -> Source:
     data = read_bytes(path)
+    if form := format_of(path.name, data):
+        return Source(path.name, form, data)
     if bundle.looks_like_bundle(data):
         raise InputError(f"{path} is a zip archive, not a pickle", hint="Give the file your notebook saved.")
     found = trust.examine(data)

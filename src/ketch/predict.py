@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ketch import bundle, codec, settings, trust
-from ketch.adapters import KNOWN, Adapter, Raw, Runner, adapter_for
+from ketch.adapters import KNOWN, Adapter, Raw, Runner, adapter_for, open_original
 from ketch.bundle import Bundle, Golden
 from ketch.codec import JSON, Table
 from ketch.errors import AnswersDiffer, CorruptBundle, InputError, KetchWarning, NotAnswerable, RowsRefused
@@ -400,7 +400,7 @@ def open_bundle(opened: Bundle, *, home: Path, limits: Limits = Limits(), refere
     manifest = opened.manifest
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # `inspect` compares versions; golden predictions decide
-        parts = [trust.open_model(data, home=home, name=name) for name, _, data in opened.originals]
+        parts = [open_original(data, form, home=home, name=name) for name, form, data in opened.originals]
     adapter = _adapter(manifest.adapter, parts)
     runner = adapter.runner(adapter.join(parts), opened.contract.fields)
     predictor = Predictor(opened, runner, limits=limits, reference=reference)

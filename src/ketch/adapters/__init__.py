@@ -4,13 +4,17 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Final, Protocol
 
+from ketch import trust
 from ketch.errors import NotAModel
 from ketch.schema import Columns, Field
 
 KNOWN: Final = {  # root module of a class -> where its adapter stands
     "sklearn": "ketch.adapters.sklearn",
+}
+READERS: Final[dict[str, str]] = {  # format of a file that is no pickle -> the adapter that reads it
 }
 
 
@@ -33,6 +37,23 @@ class Knowledge:
     settled: frozenset[str] = frozenset()
     origin: Mapping[str, str] = field(default_factory=dict)
     named: bool = True
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a model: the field that feeds it (none where the model drops it), and how it writes a gap."""
+
+    name: str
+    field: Field | None
+    gap: object = float("nan")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model is handed: "dicts", "texts", a "frame" or an "array", and its columns in their order."""
+
+    form: str
+    columns: tuple[Input, ...]
 
 
 @dataclass(frozen=True)
@@ -60,11 +81,49 @@ class Adapter(Protocol):
     def study(self, model: object, names: Sequence[str]) -> Knowledge:
         """Say what the fitted model knows; `names` are a sample's columns, for models that know none."""
 
+    def inputs(self, model: object, fields: Sequence[Field]) -> Inputs:
+        """Say what the model is handed, for the compiler; a `form` that it does not know is not compiled."""
+
     def runner(self, model: object, fields: Sequence[Field]) -> Runner:
         """Prepare the model to answer checked columns."""
 
     def requirements(self) -> Mapping[str, str]:
         """Name the distributions that the model needs, with their installed versions."""
+
+
+class Reader(Protocol):
+    """An adapter that reads files of its framework's own; its formats stand in `READERS`."""
+
+    def recognise(self, name: str, data: bytes) -> str:
+        """Name the format of a file by its name and first bytes, empty if it is none of this framework's."""
+
+    def open_file(self, data: bytes, format: str) -> object:  # noqa: A002 (the manifest's word)
+        """Make the model out of the bytes.
+
+        Raises:
+            NotAModel, UnsupportedModel: the bytes are damaged, or hold something else.
+        """
+
+
+def format_of(name: str, data: bytes) -> str:
+    """Name the format of a file that belongs to a framework, empty where only the gate can tell."""
+    for where in dict.fromkeys(READERS.values()):
+        reader: Reader = importlib.import_module(where)
+        if found := reader.recognise(name, data):
+            return found
+    return ""
+
+
+def open_original(data: bytes, form: str, *, home: Path, name: str) -> object:
+    """Open one file of a model as its format says: a pickle through the gate, others by their framework.
+
+    Raises:
+        TrustError, ModelError: it must not, or cannot, be opened here.
+    """
+    if form in READERS:
+        reader: Reader = importlib.import_module(READERS[form])
+        return reader.open_file(data, form)
+    return trust.open_model(data, home=home, name=name)
 
 
 def adapter_for(model: object) -> Adapter:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from ketch import extras
-from ketch.adapters import Knowledge, Raw, not_a_model
+from ketch.adapters import Input, Inputs, Knowledge, Raw, not_a_model
 from ketch.errors import ModelError, NotFitted, UnsupportedModel
 from ketch.schema import Columns, Field, Scalar, Type, is_missing, plain
 
@@ -402,7 +402,12 @@ def requirements() -> dict[str, str]:
     return found
 
 
-Plan = Sequence[tuple[str, Field | None, object]]  # each input, its field unless it is dropped, its gap
+def inputs(model: Any, fields: Sequence[Field]) -> Inputs:
+    """Say what the model is handed: each input with its field, and how it writes a gap."""
+    survey = _survey(model, [each.name for each in fields])
+    types = {each.name: each for each in fields}
+    listed = tuple(Input(name, types.get(name), column.gap) for name, column in survey.columns.items())
+    return Inputs(survey.form, listed)
 
 
 class Runner:
@@ -411,8 +416,7 @@ class Runner:
     def __init__(self, model: Any, fields: Sequence[Field]) -> None:
         self._np: Any = extras.load("numpy")
         self.model = _single_threaded(model)
-        survey = _survey(model, [each.name for each in fields])
-        self._build = self._builder(survey, fields)
+        self._build = self._builder(inputs(model, fields))
         self._classes = _attribute(model, "classes_")
         self._argmax = type(_last(model)).__name__ in ARGMAX
         self._probabilities = self._classes is not None and hasattr(model, "predict_proba")
@@ -443,24 +447,22 @@ class Runner:
         top = self._np.sort(found, axis=1)
         return bool((top[:, -1] - top[:, -2] < TIE).any()) if found.shape[1] > 1 else False
 
-    def _builder(self, survey: Survey, fields: Sequence[Field]) -> Callable[[Columns, int], Any]:
-        if survey.form == "dicts":
+    def _builder(self, given: Inputs) -> Callable[[Columns, int], Any]:
+        if given.form == "dicts":
             return _as_dicts
-        if survey.form == "texts":
+        if given.form == "texts":
             return _as_texts
-        types = {each.name: each for each in fields}
-        plan = [(name, types.get(name), column.gap) for name, column in survey.columns.items()]
-        if survey.form == "array":
-            return self._array_builder(plan)
+        if given.form == "array":
+            return self._array_builder(given.columns)
         pandas = extras.load("pandas")
 
         def frame(columns: Columns, n: int) -> Any:
             return pandas.DataFrame(
                 {
-                    name: self._series(columns[name], each, gap, pandas)
-                    if each
+                    each.name: self._series(columns[each.name], each.field, each.gap, pandas)
+                    if each.field
                     else self._np.full(n, None, dtype=object)
-                    for name, each, gap in plan
+                    for each in given.columns
                 },
                 copy=False,
             )
@@ -483,15 +485,16 @@ class Runner:
         made[:] = _filled(values, gap)
         return made
 
-    def _array_builder(self, plan: Plan) -> Callable[[Columns, int], Any]:
+    def _array_builder(self, given: Sequence[Input]) -> Callable[[Columns, int], Any]:
         # by the fields' types, never by the values: a text "1" is no number, whoever else asks
-        numeric = all(each is None or each.type in _NUMERIC or _is_numeric(each) for _, each, _ in plan)
+        fields = [each.field for each in given if each.field]
+        numeric = all(each.type in _NUMERIC or _is_numeric(each) for each in fields)
 
         def array(columns: Columns, n: int) -> Any:
-            made = self._np.full((n, len(plan)), float("nan"), dtype=float if numeric else object)
-            for place, (name, each, gap) in enumerate(plan):
-                if each is not None:
-                    made[:, place] = _filled(columns[name], gap)
+            made = self._np.full((n, len(given)), float("nan"), dtype=float if numeric else object)
+            for place, each in enumerate(given):
+                if each.field is not None:
+                    made[:, place] = _filled(columns[each.name], each.gap)
             return made
 
         return array
