@@ -55,3 +55,12 @@ def door(request: pytest.FixtureRequest, doors: Doors) -> Door:
 def guarded_door(request: pytest.FixtureRequest, doors: Doors) -> Door:
     """Each door in turn, asking for a key."""
     return doors(request.param, guarded=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long tests of packing to those who ask for them by mark."""
+    if "packing" in config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("packing")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if not item.get_closest_marker("packing")]

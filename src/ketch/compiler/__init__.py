@@ -1,0 +1,535 @@
+"""The compiler: fitted object → program, and the parity that permits it.
+
+fitted model --*lower*--> sums over fields, or a graph in float64 --*finish*--> program.json (+ model.onnx)
+
+Preprocessing is pushed into the fields as far as it goes: what becomes of each category is looked up, what becomes of a
+number is a few steps of arithmetic. What mixes columns becomes operations of ONNX. Everything is float64, except where
+the original itself rounds to float32.
+"""
+
+import functools
+import importlib
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from ketch import extras, program
+from ketch.adapters import Inputs
+from ketch.program import Array, Linear, Number, Table, Text, Weights
+from ketch.schema import Columns, Field, Scalar
+
+SIBLINGS: Final = {  # first part of a class's module -> where its kinds are lowered
+    "sklearn": (
+        "ketch.compiler.columns",
+        "ketch.compiler.linear",
+        "ketch.compiler.trees",
+        "ketch.compiler.distances",
+        "ketch.compiler.ensembles",
+    ),
+}
+UNKNOWN: Final = "\x00 no category \x00"  # stands for a value that no encoder has seen
+LARGEST_FLOAT32: Final = 3.4028234663852886e38
+MOST_WEIGHTS: Final = 4_000_000  # of an affine map that is kept beside its graph
+
+
+class NotCompiled(Exception):
+    """Why a model keeps its original form, as a short readable sentence."""
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One field on its way into the model.
+
+    A field of few values is `keys` with a row of `values` for each, then one for unknown and one for missing where
+    the contract lets them in; they may still be texts. A number is `steps` of arithmetic. A text waits for its
+    vectorizer, and is `text` afterwards.
+    """
+
+    field: str
+    keys: tuple[Scalar, ...] | None = None
+    values: Any = None
+    unknown: bool = False
+    missing: bool = False
+    steps: tuple[tuple[str, float], ...] = ()
+    absent: float | str | None = None
+    text: Text | None = None
+
+    @property
+    def width(self) -> int:
+        """Count the columns that it becomes."""
+        if self.keys is not None:
+            return int(self.values.shape[1])
+        return self.text.width if self.text else 1
+
+    @property
+    def is_number(self) -> bool:
+        """Say whether it is a number with steps of arithmetic."""
+        return self.keys is None and self.text is None
+
+    def part(self) -> program.Part:
+        """Give it as part of a program.
+
+        Raises:
+            NotCompiled: its values are still texts.
+        """
+        if self.text is not None:
+            return self.text
+        if self.keys is None:
+            return Number(self.field, self.steps, self.absent)
+        try:
+            rows = self.values.astype(float)
+        except (TypeError, ValueError):
+            raise NotCompiled(f"{self.field} reaches the estimator as text") from None
+        return Table(self.field, self.keys, Array.of(rows), self.unknown, self.missing)
+
+
+@dataclass(frozen=True, eq=False)
+class Columns_:
+    """Placeholder."""
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Fields side by side, before anything has mixed them; `names` while each is one input of the model."""
+
+    columns: tuple[Column, ...]
+    names: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Count the columns."""
+        return sum(each.width for each in self.columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A value of the graph: `n` rows and `width` columns of float64, or what a lowering knows it to be.
+
+    `affine` says how it follows from the fields by one multiplication, `link` from which tensor by a known function.
+    """
+
+    graph: "Build"
+    name: str
+    width: int
+    affine: "Affine | None" = None
+    link: "tuple[str, Tensor] | None" = None
+
+    def __add__(self, other: "Operand") -> "Tensor":
+        return self.graph.node("Add", self, other)
+
+    def __sub__(self, other: "Operand") -> "Tensor":
+        return self.graph.node("Sub", self, other)
+
+    def __mul__(self, other: "Operand") -> "Tensor":
+        return self.graph.node("Mul", self, other)
+
+    def __truediv__(self, other: "Operand") -> "Tensor":
+        return self.graph.node("Div", self, other)
+
+    def __matmul__(self, other: Any) -> "Tensor":
+        width = other.width if isinstance(other, Tensor) else other.shape[1]
+        return self.graph.node("MatMul", self, other, width=width)
+
+
+Operand = Tensor | Any  # a tensor, a number or an array of numpy
+X = Blocks | Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """Fields, a matrix and an offset: `columns @ weights + bias`."""
+
+    blocks: Blocks
+    weights: Any
+    bias: Any
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an estimator answers, as tensors; each lowering gives what its kind has.
+
+    `values` (n, outputs) of a regression. For classifiers `probabilities` (n, classes), `scores` (n, 1) for two classes,
+    else (n, classes), and `labels` (n,) as int64 places in `classes_`, which may be left out where they are those of
+    the largest probability or score. For clusters `labels` are the clusters, for outliers 1 and -1.
+    """
+
+    values: Tensor | None = None
+    labels: Tensor | None = None
+    probabilities: Tensor | None = None
+    scores: Tensor | None = None
+
+
+Lowering = Callable[["Build", Any, Any], Any]
+ESTIMATORS: Final[dict[tuple[str, str], Lowering]] = {}
+TRANSFORMERS: Final[dict[tuple[str, str], Lowering]] = {}
+
+
+def estimator(*names: str, root: str = "sklearn") -> Callable[[Lowering], Lowering]:
+    """Register how estimators of these classes are lowered: (build, fitted, x) -> Answers."""
+    return _register(ESTIMATORS, root, names)
+
+
+def transformer(*names: str, root: str = "sklearn") -> Callable[[Lowering], Lowering]:
+    """Register how transformers of these classes are lowered: (build, fitted, x) -> Blocks or Tensor."""
+    return _register(TRANSFORMERS, root, names)
+
+
+def _register(table: dict[tuple[str, str], Lowering], root: str, names: Iterable[str]) -> Callable[[Lowering], Lowering]:
+    def add(function: Lowering) -> Lowering:
+        table.update({(root, name): function for name in names})
+        return function
+
+    return add
+
+
+def _found(table: dict[tuple[str, str], Lowering], model: Any) -> Lowering:
+    kind = type(model)  # the class itself: a subclass may answer in another way
+    root = kind.__module__.partition(".")[0]
+    for sibling in SIBLINGS.get(root, ()):
+        importlib.import_module(sibling)
+    if (root, kind.__name__) not in table:
+        raise NotCompiled(f"{kind.__name__} has no compiled form")
+    return table[root, kind.__name__]
+
+
+class Build:
+    """A program under construction; lowerings see it as `g`."""
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        self.np: Any = extras.load("numpy")
+        self._onnx: Any = extras.load("onnx")
+        self.fields = {each.name: each for each in fields}
+        self.thresholds: dict[str, list[float]] = {}  # where trees split a field, to be tried by parity
+        self.largest = math.inf
+        self.cells = 0  # float64 numbers that the largest intermediate value has for one row
+        self._nodes: list[Any] = []
+        self._made: dict[str, int] = {}  # tensor -> the node that makes it
+        self._constants: dict[str, Any] = {}
+        self._known: dict[bytes, str] = {}
+        self._parts: list[program.Part] = []
+        self._places: dict[bytes, list[int]] = {}
+        self._width = 0
+        self._count = 0
+
+    # ---- operations ----------------------------------------------------------------------------
+
+    def tensor(self, x: X) -> Tensor:
+        """Give a value as a tensor; blocks become columns of the graph's input."""
+        if isinstance(x, Tensor):
+            return x
+        places = [place for column in x.columns for place in self._placed(column.part())]
+        gathered = self.node("Gather", Tensor(self, program.INPUT, 0), self.integers(places), axis=1, width=len(places))
+        return replace(gathered, affine=self._identity(x))
+
+    def _placed(self, part: program.Part) -> list[int]:
+        key = program.encode_part(part)
+        if key not in self._places:
+            width = program.width_of(part)
+            self._parts.append(part)
+            self._places[key] = list(range(self._width, self._width + width))
+            self._width += width
+        return self._places[key]
+
+    def _identity(self, x: Blocks) -> Affine | None:
+        width = x.width
+        return Affine(x, self.np.eye(width), self.np.zeros(width)) if width * width <= MOST_WEIGHTS else None
+
+    def constant(self, value: Any) -> str:
+        """Name a constant: float64 unless it is an integer or boolean array."""
+        array = self.np.asarray(value)
+        if array.dtype.kind == "f" or not isinstance(value, self.np.ndarray):
+            array = array.astype(float)
+        return self._keep(array)
+
+    def integers(self, value: Any) -> str:
+        """Name a constant of int64."""
+        return self._keep(self.np.asarray(value, dtype="int64"))
+
+    def _keep(self, array: Any) -> str:
+        key = f"{array.dtype}{array.shape}".encode() + array.tobytes()
+        if key not in self._known:
+            self._known[key] = f"c{len(self._known)}"
+            self._constants[self._known[key]] = array
+        return self._known[key]
+
+    def node(self, kind: str, *inputs: Operand | str, width: int | None = None, **attributes: Any) -> Tensor:
+        """Add an operation of ONNX with one output; a string names a constant, anything else is a number or array.
+
+        The output is as wide as the widest tensor among the inputs unless `width` says so.
+        """
+        return self.nodes(kind, *inputs, widths=[width], **attributes)[0]
+
+    def nodes(self, kind: str, *inputs: Operand | str, widths: Sequence[int | None], **attributes: Any) -> list[Tensor]:
+        """Add an operation of ONNX with several outputs."""
+        names = [each.name if isinstance(each, Tensor) else each if isinstance(each, str) else self.constant(each) for each in inputs]
+        wide = max((each.width for each in inputs if isinstance(each, Tensor)), default=0)
+        outputs = [f"t{self._count + place}" for place in range(len(widths))]
+        self._count += len(widths)
+        domain = "ai.onnx.ml" if kind == "TreeEnsemble" else ""
+        for output in outputs:
+            self._made[output] = len(self._nodes)
+        self._nodes.append((kind, names, outputs, domain, attributes))
+        found = [Tensor(self, name, wide if width is None else width) for name, width in zip(outputs, widths, strict=True)]
+        self.cells = max([self.cells, *(each.width for each in found)])
+        return found
+
+    def linear(self, x: X, weights: Any, bias: Any = 0.0) -> Tensor:
+        """Multiply by a matrix (columns, outputs) and add an offset; a chain of these is one."""
+        np = self.np
+        weights = np.asarray(weights.toarray() if hasattr(weights, "toarray") else weights, dtype=float)
+        bias = np.zeros(weights.shape[1]) + np.asarray(bias, dtype=float).reshape(-1)
+        before = Affine(x, None, None) if isinstance(x, Blocks) else x.affine
+        affine = None
+        if before is not None:
+            affine = before if before.weights is None else None
+            affine = (
+                Affine(before.blocks, weights, bias)
+                if before.weights is None
+                else Affine(before.blocks, before.weights @ weights, before.bias @ weights + bias)
+            )
+        made = self.tensor(x) @ weights
+        return replace(made + bias[None, :], affine=affine)
+
+    def linked(self, kind: str, x: Tensor) -> Tensor:
+        """Apply a link to sums: exp, sigmoid, softmax or shares; two classes take the sigmoid of one sum, or softmax."""
+        if kind == "exp":
+            made = self.node("Exp", x)
+        elif kind == "softmax":
+            made = self.node("Softmax", x, axis=1)
+        else:
+            made = self.node("Sigmoid", x)
+            if x.width == 1:
+                made = self.concat([self.np.ones((1, 1)) - made if False else self.node("Sub", 1.0, made), made])
+            else:
+                made = made / self.reduce("Sum", made)
+        return replace(made, link=("sigmoid" if x.width == 1 and kind == "shares" else kind, x))
+
+    def reduce(self, kind: str, x: Tensor, *, axis: int = 1, keep: bool = True) -> Tensor:
+        """Reduce along an axis by Sum, Max, Min, Mean, SumSquare, LogSumExp, L1, L2 or Prod."""
+        return self.node(f"Reduce{kind}", x, self.integers([axis]), keepdims=int(keep), width=1)
+
+    def take(self, x: X, places: Sequence[int]) -> X:
+        """Choose columns by place."""
+        places = [int(place) for place in places]
+        if isinstance(x, Tensor):
+            taken = self.node("Gather", x, self.integers(places), axis=1, width=len(places))
+            if x.affine is None:
+                return taken
+            return replace(taken, affine=Affine(x.affine.blocks, x.affine.weights[:, places], x.affine.bias[places]))
+        if any(column.text for column in x.columns):
+            return self.take(self.tensor(x), places)
+        owners = [(column, own) for column in x.columns for own in range(column.width)]
+        return Blocks(tuple(_narrowed(column, [own]) for column, own in (owners[place] for place in places)))
+
+    def concat(self, parts: Sequence[X]) -> X:
+        """Put values side by side."""
+        if all(isinstance(each, Blocks) for each in parts):
+            return Blocks(tuple(column for each in parts if isinstance(each, Blocks) for column in each.columns))
+        tensors = [self.tensor(each) for each in parts]
+        joined = self.node("Concat", *tensors, axis=1, width=sum(each.width for each in tensors))
+        affines = [each.affine for each in tensors if each.affine is not None]
+        if len(affines) < len(tensors):
+            return joined
+        return replace(joined, affine=self._beside(affines))
+
+    def _beside(self, affines: Sequence[Affine]) -> Affine | None:
+        tall, wide = (sum(each.weights.shape[axis] for each in affines) for axis in (0, 1))
+        if tall * wide > MOST_WEIGHTS:
+            return None
+        weights, down, right = self.np.zeros((tall, wide)), 0, 0
+        for each in affines:
+            rows, columns = each.weights.shape
+            weights[down : down + rows, right : right + columns] = each.weights
+            down, right = down + rows, right + columns
+        blocks = Blocks(tuple(column for each in affines for column in each.blocks.columns))
+        return Affine(blocks, weights, self.np.concatenate([each.bias for each in affines]))
+
+    def arithmetic(self, x: X, kind: str, by: Any) -> X:
+        """Add, subtract, multiply or divide each column by its own number: "+", "-", "*" or "/"."""
+        by = self.np.zeros(x.width) + self.np.asarray(by, dtype=float).reshape(-1)
+        if isinstance(x, Blocks) and not any(column.text for column in x.columns):
+            ends = self.np.cumsum([column.width for column in x.columns])
+            pieces = self.np.split(by, ends[:-1])
+            return Blocks(tuple(_stepped(column, kind, own) for column, own in zip(x.columns, pieces, strict=True)))
+        return self._scaled(self.tensor(x), kind, by)
+
+    def _scaled(self, x: Tensor, kind: str, by: Any) -> Tensor:
+        made = self.node({"+": "Add", "-": "Sub", "*": "Mul", "/": "Div"}[kind], x, by[None, :])
+        if x.affine is None:
+            return made
+        step = program.STEPS[kind]
+        weights = x.affine.weights if kind in "+-" else step(x.affine.weights, by[None, :])
+        return replace(made, affine=Affine(x.affine.blocks, weights, step(x.affine.bias, by)))
+
+    def float32(self, x: X) -> Tensor:
+        """Round to float32 as the original does, and go on in float64; what float32 cannot hold is refused."""
+        self.largest = min(self.largest, LARGEST_FLOAT32)
+        types = self._onnx.TensorProto
+        return self.node("Cast", self.node("Cast", self.tensor(x), to=types.FLOAT), to=types.DOUBLE)
+
+    def cast(self, x: Tensor, kind: str) -> Tensor:
+        """Turn a tensor into "int64", "bool" or "double"."""
+        return self.node("Cast", x, to=getattr(self._onnx.TensorProto, kind.upper()))
+
+    # ---- models --------------------------------------------------------------------------------
+
+    def lower(self, model: Any, x: X) -> Answers:
+        """Lower a fitted estimator, or a pipeline that ends in one.
+
+        Raises:
+            NotCompiled: it has no compiled form; the sentence says what stands in the way.
+        """
+        found: Answers = _found(ESTIMATORS, model)(self, model, x)
+        return found
+
+    def apply(self, step: Any, x: X) -> X:
+        """Lower a fitted transformer.
+
+        Raises:
+            NotCompiled: it has no compiled form.
+        """
+        if step is None or (isinstance(step, str) and step == "passthrough"):
+            return x
+        found: X = _found(TRANSFORMERS, step)(self, step, x)
+        return found
+
+    def labels(self, answers: Answers) -> Tensor:
+        """Give the places of an answer's classes: its own labels, else those of the largest probability or score."""
+        if answers.labels is not None:
+            return answers.labels
+        found = answers.probabilities if answers.probabilities is not None else answers.scores
+        if found is None:
+            raise NotCompiled("its labels are not known")
+        if found.width == 1:
+            above = self.cast(self.node("Greater", found, 0.0), "int64")
+            return self.node("Reshape", above, self.integers([-1]))
+        return self.node("ArgMax", found, axis=1, keepdims=0, width=1)
+
+    def tabulated(self, x: Blocks, widths: Sequence[int], transform: Callable[[Any], Any]) -> Blocks:
+        """Look up what a transformer makes of each value of each field, one field at a time.
+
+        Each column of `x` is one input of few values, and becomes `widths` columns that follow from it alone, in the
+        order of the inputs. `transform` takes an object array (rows, inputs) and gives an array.
+
+        Raises:
+            NotCompiled: an input is a number or a text.
+        """
+        for column in x.columns:
+            if column.keys is None or column.width != 1:
+                raise NotCompiled(f"{column.field} is encoded, though it is not one of few values")
+        base = [column.values[0, 0] for column in x.columns]
+        found, start = [], 0
+        for place, (column, width) in enumerate(zip(x.columns, widths, strict=True)):
+            rows = self.np.empty((len(column.values), len(base)), dtype=object)
+            rows[:] = base
+            rows[:, place] = column.values[:, 0]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                made = transform(rows)
+            made = made.toarray() if hasattr(made, "toarray") else self.np.asarray(made)
+            found.append(replace(column, values=made[:, start : start + width]))
+            start += width
+        return Blocks(tuple(found))
+
+    # ---- the end -------------------------------------------------------------------------------
+
+    def finish(self, answers: Sequence[Answers], kinds: Sequence[str]) -> "Compiled":
+        """Make the program; `kinds` are "probability", "score", "none" or "value" for each target."""
+        if len(answers) == 1 and (folded := self._folded(answers[0], kinds[0])):
+            return Compiled(folded, None, self.thresholds)
+        groups = [self._group(each, kind) for each, kind in zip(answers, kinds, strict=True)]
+        outputs = tuple({role: tensor.name for role, tensor in group.items()} for group in groups)
+        at_once = max(1, MOST_CELLS // max(1, self.cells)) if self.cells > MOST_CELLS // 10_000 else 0
+        made = program.Graph(tuple(self._parts), outputs, self.largest, at_once)
+        return Compiled(made, self._serialized(sorted({name for group in outputs for name in group.values()})), self.thresholds)
+
+    def _group(self, answers: Answers, kind: str) -> dict[str, Tensor]:
+        if kind == "value":
+            return {"values": _needed(answers.values, "values")}
+        found = {"labels": self.labels(answers)}
+        if kind == "probability":
+            found["probabilities"] = _needed(answers.probabilities, "probabilities")
+        elif kind == "score":
+            found["scores"] = _needed(answers.scores, "scores")
+        return found
+
+    def _folded(self, answers: Answers, kind: str) -> Linear | None:
+        """Give the whole model as one weighted sum, where it is one."""
+        if answers.labels is not None:
+            return None
+        tensor = {"value": answers.values, "probability": answers.probabilities, "score": answers.scores}.get(kind)
+        if tensor is None:
+            return None
+        link, source = tensor.link or ("identity", tensor)
+        if source.affine is None or (kind == "probability" and tensor.link is None):
+            return None
+        return self._weighed(source.affine, link)
+
+    def _weighed(self, affine: Affine, link: str) -> Linear | None:
+        weights, bias = affine.weights, affine.bias.copy()
+        if weights.size > MOST_WEIGHTS or not self.np.isfinite(weights).all():
+            return None
+        found: dict[str, Any] = {}
+        parts, at = [], 0
+        for column in affine.blocks.columns:
+            own = weights[at : at + column.width]
+            at += column.width
+            if column.keys is not None:
+                worth = column.values.astype(float) @ own
+                key = column.field
+                found[key] = replace(column, values=found[key].values + worth if key in found else worth)
+                if key not in parts:
+                    parts.append(key)
+            else:
+                parts.append(len(found))
+                found[len(found)] = (column, own)  # type: ignore[index]
+        return self._gathered(found, parts, bias, link)
+
+    def _gathered(self, found: Any, order: Sequence[Any], bias: Any, link: str) -> Linear:
+        listed = []
+        for key in order:
+            if isinstance(key, str):
+                column, own = found[key], self.np.eye(len(bias))
+            else:
+                column, own = found[key]
+            listed.append(Weights(column.part(), Array.of(own)))
+        return Linear(tuple(listed), tuple(bias.tolist()), link, self.largest)
+
+    def _serialized(self, outputs: Sequence[str]) -> bytes:
+        helper, numpy_helper, types = self._onnx.helper, self._onnx.numpy_helper, self._onnx.TensorProto
+        nodes = self._alive(outputs)
+        used = {name for _, names, _, _, _ in nodes for name in names}
+        made = [
+            helper.make_node(kind, names, into, domain=domain, **attributes)
+            for kind, names, into, domain, attributes in nodes
+        ]
+        graph = helper.make_graph(
+            made,
+            "model",
+            [helper.make_tensor_value_info(program.INPUT, types.DOUBLE, [None, self._width])],
+            [helper.make_empty_tensor_value_info(name) for name in outputs],
+            [numpy_helper.from_array(array, name) for name, array in self._constants.items() if name in used],
+        )
+        opsets = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 5)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="ketch")
+        data: bytes = model.SerializeToString(deterministic=True)
+        return data
+
+    def _alive(self, outputs: Sequence[str]) -> list[Any]:
+        """List the nodes that the outputs rest on; choosing all columns in their order is no node."""
+        wanted, kept = set(outputs), []
+        whole = self._known.get(self._key_of_all())
+        for kind, names, into, domain, attributes in reversed(self._nodes):
+            if wanted.isdisjoint(into):
+                continue
+            wanted |= set(names)
+            if kind == "Gather" and names == [program.INPUT, whole]:
+                kind, names, attributes = "Identity", [program.INPUT], {}
+            kept.append((kind, names, into, domain, attributes))
+        return kept[::-1]
+
+    def _key_of_all(self) -> bytes:
+        array = self.np.arange(self._width, dtype="int64")
+        return f"{array.dtype}{array.shape}".encode() + bytes(array.tobytes())

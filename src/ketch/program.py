@@ -1,0 +1,479 @@
+"""The compiled form of a model: plain data, and what evaluates it.
+
+checked columns --*encode*--> float64 --*fold* or ONNX Runtime--> Raw
+
+A linear model is one weighted sum over categories and numbers and needs nothing but Python. Any other is a graph of
+float64 operations that ONNX Runtime runs. Either gives a row the same bits whoever else asks.
+"""
+
+import base64
+import functools
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from ketch import extras
+from ketch.adapters import Raw
+from ketch.errors import CorruptBundle
+from ketch.schema import Answer, Columns, Field, Scalar
+
+MEMBER: Final = "program.json"
+GRAPH_MEMBER: Final = "model.onnx"
+INPUT: Final = "x"
+STEPS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {  # on floats and on arrays alike
+    "+": lambda x, by: x + by,
+    "-": lambda x, by: x - by,
+    "*": lambda x, by: x * by,
+    "/": lambda x, by: x / by,
+}
+
+
+class Array(msgspec.Struct, frozen=True, array_like=True):
+    """Numbers of float64 in rows, as the base64 of their little-endian bytes."""
+
+    width: int
+    data: str
+
+    @classmethod
+    def of(cls, rows: Any) -> "Array":
+        """Take a two-dimensional numpy array."""
+        return cls(rows.shape[1], base64.b64encode(rows.astype("<f8").tobytes()).decode())
+
+    def numbers(self) -> tuple[float, ...]:
+        """Give all numbers, row after row."""
+        raw = base64.b64decode(self.data)
+        return struct.unpack(f"<{len(raw) // 8}d", raw)
+
+    def rows(self) -> list[tuple[float, ...]]:
+        """Give the rows."""
+        numbers = self.numbers()
+        return [numbers[at : at + self.width] for at in range(0, len(numbers), self.width)]
+
+
+class Table(msgspec.Struct, frozen=True, tag="table"):
+    """A field of known values: each has its row; so may what is unknown and what is missing.
+
+    `rows` has a row for each key, then those for unknown and missing, where `unknown` and `missing` say so.
+    """
+
+    field: str
+    keys: tuple[Scalar, ...]
+    rows: Array
+    unknown: bool = False
+    missing: bool = False
+
+
+class Number(msgspec.Struct, frozen=True, tag="number"):
+    """A number, after steps of arithmetic; `missing` stands for an absent one, which is refused without it."""
+
+    field: str
+    steps: tuple[tuple[str, float], ...] = ()
+    missing: float | str | None = None  # "nan", which JSON cannot write as a number
+
+
+class Text(msgspec.Struct, frozen=True, tag="text"):
+    """A text, cut into tokens that are counted and weighed, as scikit-learn's vectorizers do."""
+
+    field: str
+    width: int
+    analyzer: str = "word"
+    pattern: str = r"(?u)\b\w\w+\b"
+    ngrams: tuple[int, int] = (1, 1)
+    lowercase: bool = True
+    accents: str = ""  # "ascii" or "unicode": how they are stripped
+    stop_words: tuple[str, ...] = ()
+    vocabulary: dict[str, int] | None = None  # without one, tokens are hashed
+    signed: bool = False  # hashed tokens carry a sign
+    binary: bool = False
+    sublinear: bool = False
+    idf: Array | None = None
+    norm: str = ""
+
+
+Part = Table | Number | Text
+
+
+class Weights(msgspec.Struct, frozen=True):
+    """One part of a linear model's input with its weights, `outputs` for each of its columns."""
+
+    part: Part
+    weights: Array
+
+
+class Linear(msgspec.Struct, frozen=True, tag="linear"):
+    """A weighted sum for each output, and what is made of it: identity, exp, sigmoid, softmax or shares.
+
+    `shares` are sigmoids divided by their sum, as one-against-the-rest gives.
+    """
+
+    parts: tuple[Weights, ...]
+    bias: tuple[float, ...]
+    link: str = "identity"
+    largest: float = math.inf
+
+
+class Graph(msgspec.Struct, frozen=True, tag="graph"):
+    """An encoding, and the names of the graph's outputs: one group for each target.
+
+    A group has `values` of a regression, or `labels` (places in the classes, clusters, or 1 and -1 for outliers) with
+    `probabilities` or `scores`. `largest` is beyond what the model takes as a number; `rows_at_once` bounds memory.
+    """
+
+    parts: tuple[Part, ...]
+    outputs: tuple[dict[str, str], ...]
+    largest: float = math.inf
+    rows_at_once: int = 0
+
+
+Program = Linear | Graph
+
+
+class Evaluator(Protocol):
+    """Something that answers checked columns without the original."""
+
+    def __call__(self, columns: Columns, n: int) -> Raw:
+        """Answer `n` rows."""
+
+
+def encode(program: Program) -> bytes:
+    """Write a program; the same one gives the same bytes."""
+    return msgspec.json.encode(program, order="deterministic")
+
+
+def evaluator(files: Mapping[str, bytes], answer: Answer, fields: Sequence[Field]) -> Evaluator:
+    """Make what evaluates the program among a bundle's members.
+
+    Raises:
+        CorruptBundle: the program is no program, or does not fit the contract.
+    """
+    try:
+        program: Program = msgspec.json.decode(files[MEMBER], type=Linear | Graph)  # type: ignore[arg-type]
+        require_sense(program, fields)
+        if isinstance(program, Linear):
+            return LinearEvaluator(program, answer)
+        return GraphEvaluator(program, files[GRAPH_MEMBER], answer)
+    except (KeyError, ValueError, struct.error, msgspec.DecodeError) as error:
+        raise CorruptBundle(f"The compiled form cannot be used: {error}", hint="Pack the model again.") from None
+
+
+def require_sense(program: Program, fields: Sequence[Field]) -> None:
+    """Hold a program against the contract, so that it fails when it is opened and never when it is asked.
+
+    Raises:
+        ValueError: it reads a field that is not there, or its numbers do not fit.
+    """
+    names = {each.name for each in fields}
+    parts = [each.part for each in program.parts] if isinstance(program, Linear) else program.parts
+    for part in parts:
+        if part.field not in names:
+            raise ValueError(f"it reads {part.field[:60]!r}, which is no field")
+        if isinstance(part, Table) and len(part.rows.rows()) != len(part.keys) + part.unknown + part.missing:
+            raise ValueError(f"the table of {part.field[:60]!r} does not fit its keys")
+        if isinstance(part, Number) and not all(kind in STEPS for kind, _ in part.steps):
+            raise ValueError(f"{part.field[:60]!r} takes a step that is not known")
+    if isinstance(program, Linear):
+        _require_weights(program)
+
+
+def _require_weights(program: Linear) -> None:
+    if program.link not in LINKS:
+        raise ValueError(f"the link {program.link[:40]!r} is not known")
+    for each in program.parts:
+        width = width_of(each.part)
+        if each.weights.width != len(program.bias) or len(each.weights.numbers()) != width * len(program.bias):
+            raise ValueError(f"the weights of {each.part.field[:60]!r} do not fit")
+
+
+def width_of(part: Part) -> int:
+    """Count the columns that a part becomes."""
+    return part.rows.width if isinstance(part, Table) else part.width if isinstance(part, Text) else 1
+
+
+# ---- parts, one value at a time --------------------------------------------------------------------
+
+
+def _reader(part: Number, largest: float) -> Callable[[Any], float]:
+    """Make what turns a value into a number, refusing what the model would refuse."""
+    steps = [(STEPS[kind], by) for kind, by in part.steps]
+    absent = None if part.missing is None else float(part.missing)
+
+    def read(value: Any) -> float:
+        if value is None:
+            if absent is None:
+                raise ValueError(f"{part.field} is missing")
+            value = absent
+        found = float(value)
+        for step, by in steps:
+            found = step(found, by)
+        if not -largest <= found <= largest and (found == found or absent is None):
+            raise ValueError(f"{part.field} is too large")
+        return found
+
+    return read
+
+
+class Rows(dict[object, Any]):
+    """What each value of a table stands for; the rest is unknown or missing."""
+
+    def __init__(self, part: Table, rows: Sequence[Any]) -> None:
+        super().__init__(zip(part.keys, rows, strict=False))
+        if part.missing:
+            self[None] = rows[-1]
+        self._field = part.field
+        self._unknown = rows[len(part.keys)] if part.unknown else None
+
+    def __missing__(self, value: object) -> Any:
+        if value is None or self._unknown is None:
+            raise ValueError(f"{self._field} is {'missing' if value is None else 'unknown'}")
+        return self._unknown
+
+
+# ---- linear: no numpy ------------------------------------------------------------------------------
+
+
+class LinearEvaluator:
+    """Add up what each value is worth."""
+
+    def __init__(self, program: Linear, answer: Answer) -> None:
+        self._bias = list(program.bias)
+        self._link = LINKS[program.link]
+        self._classes = answer.classes
+        self._task = answer.task
+        self._probable = answer.values == "probability"
+        self._terms = [_term(each, program.largest) for each in program.parts]
+        self._single = len(self._bias) == 1
+
+    def __call__(self, columns: Columns, n: int) -> Raw:
+        """Answer `n` rows."""
+        sums = self._sums_of_one(columns, n) if self._single else self._sums_of_many(columns, n)
+        if self._task == "regression":
+            return Raw([self._link(row)[0] for row in sums])
+        if not self._probable:
+            return self._scored(sums)
+        found = [self._link(row) for row in sums]
+        classes = self._classes
+        if self._single:
+            return Raw([classes[row[0] > 0] for row in sums], probabilities=[[1.0 - p, p] for (p,) in found])
+        return Raw([classes[row.index(max(row))] for row in sums], probabilities=found)
+
+    def _sums_of_one(self, columns: Columns, n: int) -> list[list[float]]:
+        (bias,) = self._bias
+        totals = [bias] * n
+        for field, worth, is_table in self._terms:
+            values = columns[field]
+            if is_table:
+                totals = [total + worth[value][0] for total, value in zip(totals, values, strict=True)]
+            else:
+                totals = [total + worth(value)[0] for total, value in zip(totals, values, strict=True)]
+        return [[total] for total in totals]
+
+    def _sums_of_many(self, columns: Columns, n: int) -> list[list[float]]:
+        totals = [self._bias] * n
+        for field, worth, is_table in self._terms:
+            values = columns[field]
+            found = [worth[value] for value in values] if is_table else [worth(value) for value in values]
+            totals = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(totals, found, strict=True)]
+        return totals
+
+    def _scored(self, sums: list[list[float]]) -> Raw:
+        if self._single:
+            scores: list[Any] = [row[0] for row in sums]
+            labels: list[object] = (
+                [1 if score >= 0 else -1 for score in scores]
+                if self._task == "outlier"
+                else [self._classes[score > 0] for score in scores]
+            )
+            return Raw(labels, scores=scores)
+        return Raw([self._classes[row.index(max(row))] for row in sums], scores=sums)  # type: ignore[arg-type]
+
+
+def _term(each: Weights, largest: float) -> tuple[str, Any, bool]:
+    weights, part = each.weights.rows(), each.part
+    if isinstance(part, Table):
+        rows = [tuple(_weigh(row, weights)) for row in part.rows.rows()]
+        return part.field, Rows(part, rows), True
+    if isinstance(part, Number):
+        read, own = _reader(part, largest), weights[0]
+
+        def worth(value: Any) -> Sequence[float]:
+            found = read(value)
+            return [found * weight for weight in own]
+
+        return part.field, worth, False
+    tokens = tokenizer(part)
+
+    def counted(value: Any) -> Sequence[float]:
+        if value is None:
+            raise ValueError(f"{part.field} is missing")
+        found = [0.0] * each.weights.width
+        for place, count in tokens(value):
+            found = [total + count * weight for total, weight in zip(found, weights[place], strict=True)]
+        return found
+
+    return part.field, counted, False
+
+
+def _weigh(row: Sequence[float], weights: Sequence[Sequence[float]]) -> list[float]:
+    outputs = len(weights[0]) if weights else 0
+    return [math.fsum(value * weight[k] for value, weight in zip(row, weights, strict=True)) for k in range(outputs)]
+
+
+def sigmoid(z: float) -> float:
+    """Give 1 / (1 + exp(-z)) without overflow."""
+    if z >= 0:
+        return 1.0 / (1.0 + math.exp(-z))
+    grown = math.exp(z)
+    return grown / (1.0 + grown)
+
+
+def _softmax(row: Sequence[float]) -> list[float]:
+    top = max(row)
+    grown = [math.exp(z - top) for z in row]
+    whole = sum(grown)
+    return [each / whole for each in grown]
+
+
+def _shares(row: Sequence[float]) -> list[float]:
+    found = [sigmoid(z) for z in row]
+    whole = sum(found)
+    return [each / whole for each in found]
+
+
+def _exp(row: Sequence[float]) -> list[float]:
+    try:
+        return [math.exp(z) for z in row]
+    except OverflowError:
+        return [math.inf]
+
+
+LINKS: Final[Mapping[str, Callable[[Sequence[float]], list[float]]]] = {
+    "identity": list,
+    "exp": _exp,
+    "sigmoid": lambda row: [sigmoid(z) for z in row],
+    "softmax": _softmax,
+    "shares": _shares,
+}
+
+
+# ---- texts -----------------------------------------------------------------------------------------
+
+
+def tokenizer(part: Text) -> Callable[[str], list[tuple[int, float]]]:
+    """Make what turns a text into places and weights; see `ketch.program.Text`."""
+    raise ValueError("texts are not known yet")
+
+
+# ---- graph: numpy and ONNX Runtime -----------------------------------------------------------------
+
+
+class GraphEvaluator:
+    """Encode in float64 and let ONNX Runtime do the rest, on one thread."""
+
+    def __init__(self, program: Graph, graph: bytes, answer: Answer) -> None:
+        self._np: Any = extras.load("numpy")
+        runtime: Any = extras.load("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        try:
+            session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # whatever a damaged graph makes the library raise
+            raise ValueError(f"{type(error).__name__}: {error}"[:200]) from None
+        self._names = [name for group in program.outputs for _, name in sorted(group.items())]
+        self._groups = [sorted(group) for group in program.outputs]
+        self._run = functools.partial(session.run, self._names)
+        self._width = sum(width_of(part) for part in program.parts)
+        self._at_once = program.rows_at_once
+        self._answers = (answer,)
+        self._fills = [self._fill(part, program.largest) for part in program.parts]
+        self._packs = [(part.field, self._pack(part, program.largest)) for part in program.parts]
+
+    def __call__(self, columns: Columns, n: int) -> Raw:
+        """Answer `n` rows."""
+        x = self._one(columns) if n == 1 else self._many(columns, n)
+        if not self._at_once or n <= self._at_once:
+            return self._raw(self._run({INPUT: x}))
+        cuts = [self._run({INPUT: x[at : at + self._at_once]}) for at in range(0, n, self._at_once)]
+        return self._raw([self._np.concatenate(found) for found in zip(*cuts, strict=True)])
+
+    def _one(self, columns: Columns) -> Any:
+        found = b"".join([pack(columns[field][0]) for field, pack in self._packs])
+        return self._np.frombuffer(found).reshape(1, self._width)
+
+    def _many(self, columns: Columns, n: int) -> Any:
+        x = self._np.empty((n, self._width))
+        at = 0
+        for fill in self._fills:
+            at = fill(columns, x, at)
+        return x
+
+    def _pack(self, part: Part, largest: float) -> Callable[[Any], bytes]:
+        if isinstance(part, Table):
+            rows = Rows(part, [struct.pack(f"={len(row)}d", *row) for row in part.rows.rows()])
+            return rows.__getitem__
+        if isinstance(part, Number):
+            read, pack = _reader(part, largest), struct.Struct("=d").pack
+            return lambda value: pack(read(value))
+        spread = self._spread(part)
+        return lambda value: bytes(spread(value).tobytes())
+
+    def _spread(self, part: Text) -> Callable[[Any], Any]:
+        tokens = tokenizer(part)
+
+        def spread(value: Any) -> Any:
+            if value is None:
+                raise ValueError(f"{part.field} is missing")
+            row = self._np.zeros(part.width)
+            for place, count in tokens(value):
+                row[place] += count
+            return row
+
+        return spread
+
+    def _fill(self, part: Part, largest: float) -> Callable[[Columns, Any, int], int]:
+        np, field, width = self._np, part.field, width_of(part)
+        if isinstance(part, Table):
+            rows = np.array(part.rows.rows()).reshape(-1, width)
+            places = Rows(part, range(len(rows)))
+
+            def fill(columns: Columns, x: Any, at: int) -> int:
+                x[:, at : at + width] = rows[[places[value] for value in columns[field]]]
+                return at + width
+
+        elif isinstance(part, Number):
+            read = _reader(part, largest)
+
+            def fill(columns: Columns, x: Any, at: int) -> int:
+                x[:, at] = [read(value) for value in columns[field]]
+                return at + 1
+
+        else:
+            spread = self._spread(part)
+
+            def fill(columns: Columns, x: Any, at: int) -> int:
+                for row, value in enumerate(columns[field]):
+                    x[row, at : at + width] = spread(value)
+                return at + width
+
+        return fill
+
+    def _raw(self, found: Sequence[Any]) -> Raw:
+        (kinds,) = self._groups
+        return _group(dict(zip(kinds, found, strict=True)), self._answers[0])
+
+
+def _group(found: Mapping[str, Any], answer: Answer) -> Raw:
+    if "values" in found:
+        return Raw(found["values"].reshape(-1).tolist())
+    labels = found["labels"].reshape(-1).tolist()
+    if answer.classes:
+        labels = [answer.classes[place] for place in labels]
+    if "probabilities" in found:
+        return Raw(labels, probabilities=found["probabilities"].tolist())
+    if "scores" in found:
+        scores = found["scores"]
+        return Raw(labels, scores=(scores[:, 0] if scores.shape[1] == 1 else scores).tolist())
+    return Raw(labels)
