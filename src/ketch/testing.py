@@ -1,0 +1,299 @@
+"""The contract of an adapter, as tests to inherit.
+
+    class TestToy(AdapterContract):
+        adapter = ketch_toy
+
+        def make_model(self): ...
+        def make_rows(self): ...
+        def ask(self, model, rows): ...
+
+pytest then runs every test of this class against that adapter. `docs/adapters.md` shows a whole one.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from ketch import bundle
+from ketch.adapters import Adapter, Knowledge, Raw, Runner, adapter_for
+from ketch.codec import Table, columns_of
+from ketch.errors import KetchError
+from ketch.pack import Options, Packed, compose, first_object, read_table
+from ketch.predict import Predictor
+from ketch.schema import Columns, Field
+from ketch.schema.checks import Checker
+
+Row = Mapping[str, object]
+TASKS: Final = frozenset({"binary", "multiclass", "regression", "cluster", "outlier"})
+SIZES: Final = (2, 3, 5, 8, 17, 64)  # of the batches that a row is asked in
+
+# what a service does, in a process that has seen nothing of the model: a word on stderr is one too many
+FRESH: Final = """
+import json, sys
+import ketch
+rows = json.load(sys.stdin)
+print(json.dumps(ketch.load(sys.argv[1]).predict(rows)))
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model packed: its bundle, what was studied, and what answers checked columns."""
+
+    model: object
+    packed: Packed
+    knowledge: Knowledge
+    fields: tuple[Field, ...]
+    runner: Runner
+    rows: list[Row]
+
+    def columns(self, rows: Sequence[Row]) -> Columns:
+        """Give rows as checked columns, as a runner takes them."""
+        checked = Checker(self.fields)(columns_of([dict(row) for row in rows]), len(rows))
+        expect(not checked.faults, f"the contract refuses a row that the model was made for: {checked.faults[:3]}")
+        return checked.columns
+
+    def answers(self, rows: Sequence[Row]) -> list[tuple[object, ...]]:
+        """Ask the runner, and give what belongs to each row."""
+        return by_row(self.runner(self.columns(rows), len(rows)))
+
+
+class AdapterContract:
+    """What every adapter keeps: inherit it as `class TestX(AdapterContract)` and define the first four.
+
+    `options` are those of `ketch.pack`, such as `{"positive": "yes"}`; `tolerance` is how far an answer may be from
+    the framework's own, relative to numbers above 1.
+    """
+
+    adapter: Any
+    options: Mapping[str, Any] = {}
+    tolerance = 1e-9
+
+    def make_model(self) -> object:
+        """Make a fitted model, the same at every call."""
+        raise NotImplementedError
+
+    def make_rows(self) -> Sequence[Row]:
+        """Give some ten different rows as a caller sends them, keys being the names of the model's fields."""
+        raise NotImplementedError
+
+    def ask(self, model: Any, rows: Sequence[Row]) -> Sequence[Any]:
+        """Ask the framework itself: for each row its classes' probabilities, else its label or number."""
+        raise NotImplementedError
+
+    def make_unfitted(self) -> object:
+        """Make a model that was never fitted; None where the framework has none."""
+        return None
+
+    def make_table(self) -> Any:
+        """Give what `ketch.pack` takes as `data=`, where the model does not know enough."""
+        return None
+
+    def save(self, model: Any, folder: Path) -> Path | None:
+        """Write the model to a file of the framework's own; None packs the object itself, as a pickle."""
+        return None
+
+    # ---- the tests ----------------------------------------------------------------------------------
+
+    def test_the_model_leads_to_the_adapter(self) -> None:
+        """The class of the model is enough to find who speaks to it."""
+        found = adapter_for(first_object(self.make_model()))
+        expect(found is self.adapter, f"adapter_for gives {found!r}")
+
+    def test_study_is_truthful(self, tmp_path: Path) -> None:
+        """What is said of the model is what it does."""
+        case = self._case(tmp_path)
+        told = case.knowledge
+        names = [each.name for each in told.fields]
+        expect(told.task in TASKS, f"no task is called {told.task!r}")
+        expect(len(names) == len(set(names)) and all(names), f"fields need names of their own: {names}")
+        about = {*told.words, *told.plausible, *told.settled}
+        expect(about <= set(names), f"these are no fields: {sorted(about - set(names))}")
+        kinds = {"binary": len(told.classes) == 2, "multiclass": len(told.classes) > 1}
+        expect(kinds.get(told.task, not told.classes), f"a {told.task} task has not the classes {told.classes}")
+        raw = case.runner(case.columns(case.rows), len(case.rows))
+        expect(len(raw.labels) == len(case.rows), f"{len(case.rows)} rows have {len(raw.labels)} answers")
+        expect((raw.probabilities is not None) is told.probabilities, "probabilities are promised and given together")
+        expect((raw.scores is not None) is (told.score and not told.probabilities), "scores are given as promised")
+        expect(_is_plain(raw), "answers are Python's own numbers and texts")
+        if told.classes:
+            expect(set(raw.labels) <= set(told.classes), f"a label of {raw.labels} is not in {told.classes}")
+
+    def test_probabilities_sum_to_one(self, tmp_path: Path) -> None:
+        """Each class has its probability, in the order of the classes."""
+        case = self._case(tmp_path)
+        for row in case.runner(case.columns(case.rows), len(case.rows)).probabilities or ():
+            expect(len(row) == len(case.knowledge.classes), f"{len(row)} probabilities for {case.knowledge.classes}")
+            expect(all(0 <= each <= 1 for each in row), f"{row} are not all from 0 to 1")
+            expect(math.isclose(math.fsum(row), 1, abs_tol=1e-6), f"{row} do not sum to 1")
+
+    def test_inputs_are_made_of_the_fields(self, tmp_path: Path) -> None:
+        """What the model is handed comes from the fields, each of them used."""
+        case = self._case(tmp_path)
+        told = self.adapter.inputs(self._joined(case.model), case.fields)
+        used = [each.field for each in told.columns if each.field is not None]
+        expect(bool(told.form), "the form of the inputs has a name")
+        unused = {each.name for each in case.fields} ^ {each.name for each in used}
+        expect(not unused, f"these are fields or inputs, but not both: {sorted(unused)}")
+
+    def test_answers_are_those_of_the_framework(self, tmp_path: Path) -> None:
+        """The bundle's model answers as its maker's does."""
+        case = self._case(tmp_path)
+        wanted = list(self.ask(self.make_model(), case.rows))
+        raw = case.runner(case.columns(case.rows), len(case.rows))
+        found: Sequence[object] = raw.labels if raw.probabilities is None else raw.probabilities
+        for row, one, other in zip(case.rows, found, wanted, strict=True):
+            expect(_is_near(one, _plain(other), self.tolerance), f"{row} is answered {one}, by the framework {other}")
+
+    def test_an_answer_does_not_depend_on_its_neighbours(self, tmp_path: Path) -> None:
+        """A row is answered alike, to the last bit, alone and in any company."""
+        case = self._case(tmp_path)
+        alone = [case.answers([row])[0] for row in case.rows]
+        for size in SIZES:
+            order = [(3 * place + size) % len(case.rows) for place in range(size)]
+            together = case.answers([case.rows[place] for place in order])
+            for place, answer in zip(order, together, strict=True):
+                expect(answer == alone[place], f"among {size} rows {answer}, alone {alone[place]}")
+
+    def test_the_order_of_columns_means_nothing(self, tmp_path: Path) -> None:
+        """Columns are told apart by their names."""
+        case = self._case(tmp_path)
+        columns = case.columns(case.rows)
+        turned = dict(reversed(columns.items()))
+        one, other = (by_row(case.runner(each, len(case.rows))) for each in (columns, turned))
+        expect(one == other, "columns in another order have other answers")
+
+    def test_missing_values_are_as_the_contract_says(self, tmp_path: Path) -> None:
+        """What is not required may be absent, in one field and in all; what is, is refused."""
+        case = self._case(tmp_path)
+        predictor = Predictor(bundle.read(case.packed.data, "contract"), case.runner)
+        optional = [each.name for each in case.fields if not each.required]
+        for absent in [[name] for name in optional] + [optional] * bool(optional):
+            row = {name: value for name, value in case.rows[0].items() if name not in absent}
+            expect(_is_plain(by_row(predictor.ask(_rows(predictor, row)))), f"without {absent} there is no answer")
+        for each in case.fields:
+            if each.required:
+                row = {name: value for name, value in case.rows[0].items() if name != each.name}
+                problem = _refusal(lambda row=row: _rows(predictor, row))
+                expect(problem is not None, f"{each.name} is required, and not missed")
+
+    def test_a_fresh_process_gives_the_same_answers(self, tmp_path: Path) -> None:
+        """The bundle works where nothing of the model was imported, and says nothing but the answers."""
+        case = self._case(tmp_path)
+        path = tmp_path / "fresh.ketch"
+        path.write_bytes(case.packed.data)
+        predictor = Predictor(bundle.read(case.packed.data, "contract"), case.runner)
+        wanted = predictor.predict([dict(row) for row in case.rows])
+        done = _fresh(path, case.rows, tmp_path)
+        expect(done.returncode == 0 and not done.stderr, f"a fresh process ends with: {done.stderr[-2000:]}")
+        expect(json.loads(done.stdout) == json.loads(json.dumps(wanted)), f"other answers: {done.stdout[:500]}")
+
+    def test_requirements_are_installed(self) -> None:
+        """What a service must install is named as it is installed here."""
+        named = self.adapter.requirements()
+        expect(bool(named), "an adapter names the distributions that its models need")
+        for name, number in named.items():
+            expect(version(name) == number, f"{name} {version(name)} is installed, not {number}")
+
+    def test_a_model_that_was_not_fitted_is_refused(self, tmp_path: Path) -> None:
+        """Who forgets to fit is told so."""
+        model = self.make_unfitted()
+        if model is not None:
+            problem = _refusal(lambda: compose(model, None, Options(), home=tmp_path))
+            expect(problem is not None, f"{model!r} was never fitted, and packs")
+            expect(bool(problem and problem.hint), f"{problem} has no remedy")
+
+    def test_a_damaged_file_is_refused(self, tmp_path: Path) -> None:
+        """Half a file, and a file with its middle overwritten, are refused in words."""
+        path = self.save(self.make_model(), tmp_path)
+        if path is None or not path.is_file():
+            return
+        data = path.read_bytes()
+        middle = len(data) // 2
+        for damaged in (data[:middle], data[: middle - 20] + b"\xff" * 40 + data[middle + 20 :]):
+            path.write_bytes(damaged)
+            problem = _refusal(lambda: compose(str(path), self._table(), self._options(), home=tmp_path / "home"))
+            expect(bool(problem and problem.message and problem.hint), f"a damaged {path.name} is not refused")
+
+    # ---- making a case ------------------------------------------------------------------------------
+
+    def _case(self, folder: Path) -> Case:
+        model = self.make_model()
+        given = self.save(model, folder) or model
+        home = folder / "home"
+        packed = compose(str(given) if isinstance(given, Path) else given, self._table(), self._options(), home=home)
+        fields = bundle.read(packed.data, "contract").contract.fields
+        joined = self._joined(model)
+        rows = list(self.make_rows())
+        expect(len(rows) > 2, "make_rows gives at least three rows")
+        knowledge = self.adapter.study(joined, [each.name for each in fields])
+        return Case(joined, packed, knowledge, fields, self.adapter.runner(joined, fields), rows)
+
+    def _joined(self, model: object) -> object:
+        adapter: Adapter = self.adapter
+        return adapter.join([model])
+
+    def _table(self) -> Columns | None:
+        return read_table(self.make_table())
+
+    def _options(self) -> Options:
+        return Options(target="target", **self.options)
+
+
+def expect(condition: bool, message: str) -> None:
+    """Fail the test with a message unless the condition holds."""
+    if not condition:
+        raise AssertionError(message)
+
+
+def by_row(raw: Raw) -> list[tuple[object, ...]]:
+    """Give each row's label, probabilities and score together."""
+    blank: list[object] = [None] * len(raw.labels)
+    return list(zip(raw.labels, raw.probabilities or blank, raw.scores or blank, strict=True))
+
+
+def _rows(predictor: Predictor, row: Row) -> Any:
+    return predictor.check(Table(columns_of([dict(row)]), 1, True))
+
+
+def _refusal(attempt: Any) -> KetchError | None:
+    try:
+        attempt()
+    except KetchError as error:
+        return error
+    return None
+
+
+def _fresh(path: Path, rows: Sequence[Row], folder: Path) -> subprocess.CompletedProcess[str]:
+    code = f"import sys; sys.path[:0] = {[each for each in sys.path if each]!r}\n" + FRESH
+    prepare = f"import os; os.environ['KETCH_HOME'] = {str(folder / 'home')!r}\n"
+    command = [sys.executable, "-c", prepare + code, str(path)]
+    return subprocess.run(
+        command, input=json.dumps(list(rows)), capture_output=True, text=True, cwd=folder, timeout=100, check=False
+    )
+
+
+def _plain(value: Any) -> object:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, Raw):
+        return _is_plain(by_row(value))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in {bool, int, str} or (type(value) is float and math.isfinite(value))
+
+
+def _is_near(one: object, other: object, tolerance: float) -> bool:
+    if isinstance(one, list) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(_is_near(a, b, tolerance) for a, b in zip(one, other, strict=True))
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return abs(one - other) <= tolerance * max(1.0, abs(other))
+    return one == other
