@@ -23,6 +23,7 @@ from ketch.schema import Answer, Columns, Field, Scalar
 MEMBER: Final = "program.json"
 GRAPH_MEMBER: Final = "model.onnx"
 INPUT: Final = "x"
+LARGEST: Final = 1.7976931348623157e308
 STEPS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {  # on floats and on arrays alike
     "+": lambda x, by: x + by,
     "-": lambda x, by: x - by,
@@ -112,20 +113,24 @@ class Linear(msgspec.Struct, frozen=True, tag="linear"):
     parts: tuple[Weights, ...]
     bias: tuple[float, ...]
     link: str = "identity"
-    largest: float = math.inf
+    largest: float = LARGEST
 
 
 class Graph(msgspec.Struct, frozen=True, tag="graph"):
     """An encoding, and the names of the graph's outputs: one group for each target.
 
     A group has `values` of a regression, or `labels` (places in the classes, clusters, or 1 and -1 for outliers) with
-    `probabilities` or `scores`. `largest` is beyond what the model takes as a number; `rows_at_once` bounds memory.
+    `probabilities` or `scores`; its `link` is applied to values or probabilities, as in a linear program. `largest` is
+    beyond what the model takes as a number, `rows_at_once` bounds memory. Rows are padded to a multiple of `block`,
+    because vectorized exp and tanh treat the last few numbers of an array in another way than the rest.
     """
 
     parts: tuple[Part, ...]
     outputs: tuple[dict[str, str], ...]
-    largest: float = math.inf
+    links: tuple[str, ...]
+    largest: float = LARGEST
     rows_at_once: int = 0
+    block: int = 1
 
 
 Program = Linear | Graph
@@ -150,7 +155,7 @@ def evaluator(files: Mapping[str, bytes], answer: Answer, fields: Sequence[Field
         CorruptBundle: the program is no program, or does not fit the contract.
     """
     try:
-        program: Program = msgspec.json.decode(files[MEMBER], type=Linear | Graph)  # type: ignore[arg-type]
+        program: Program = msgspec.json.decode(files[MEMBER], type=Linear | Graph)
         require_sense(program, fields)
         if isinstance(program, Linear):
             return LinearEvaluator(program, answer)
@@ -174,13 +179,14 @@ def require_sense(program: Program, fields: Sequence[Field]) -> None:
             raise ValueError(f"the table of {part.field[:60]!r} does not fit its keys")
         if isinstance(part, Number) and not all(kind in STEPS for kind, _ in part.steps):
             raise ValueError(f"{part.field[:60]!r} takes a step that is not known")
+    links = [program.link] if isinstance(program, Linear) else program.links
+    if unknown := set(links) - LINKS.keys():
+        raise ValueError(f"the link {min(unknown)[:40]!r} is not known")
     if isinstance(program, Linear):
         _require_weights(program)
 
 
 def _require_weights(program: Linear) -> None:
-    if program.link not in LINKS:
-        raise ValueError(f"the link {program.link[:40]!r} is not known")
     for each in program.parts:
         width = width_of(each.part)
         if each.weights.width != len(program.bias) or len(each.weights.numbers()) != width * len(program.bias):
@@ -219,7 +225,7 @@ class Rows(dict[object, Any]):
     """What each value of a table stands for; the rest is unknown or missing."""
 
     def __init__(self, part: Table, rows: Sequence[Any]) -> None:
-        super().__init__(zip(part.keys, rows, strict=False))
+        super().__init__(zip(part.keys, rows, strict=False))  # rows of unknown and missing follow
         if part.missing:
             self[None] = rows[-1]
         self._field = part.field
@@ -256,7 +262,7 @@ class LinearEvaluator:
         found = [self._link(row) for row in sums]
         classes = self._classes
         if self._single:
-            return Raw([classes[row[0] > 0] for row in sums], probabilities=[[1.0 - p, p] for (p,) in found])
+            return Raw([classes[row[0] > 0] for row in sums], probabilities=found)
         return Raw([classes[row.index(max(row))] for row in sums], probabilities=found)
 
     def _sums_of_one(self, columns: Columns, n: int) -> list[list[float]]:
@@ -349,10 +355,17 @@ def _exp(row: Sequence[float]) -> list[float]:
         return [math.inf]
 
 
-LINKS: Final[Mapping[str, Callable[[Sequence[float]], list[float]]]] = {
+def _both(row: Sequence[float]) -> list[float]:
+    (z,) = row
+    likely = sigmoid(z)
+    return [1.0 - likely, likely]
+
+
+Link = Callable[[Sequence[float]], list[float]]
+LINKS: Final[Mapping[str, Link]] = {
     "identity": list,
     "exp": _exp,
-    "sigmoid": lambda row: [sigmoid(z) for z in row],
+    "sigmoid": _both,
     "softmax": _softmax,
     "shares": _shares,
 }
@@ -387,6 +400,8 @@ class GraphEvaluator:
         self._run = functools.partial(session.run, self._names)
         self._width = sum(width_of(part) for part in program.parts)
         self._at_once = program.rows_at_once
+        self._block = program.block
+        self._links = [LINKS[link] for link in program.links]
         self._answers = (answer,)
         self._fills = [self._fill(part, program.largest) for part in program.parts]
         self._packs = [(part.field, self._pack(part, program.largest)) for part in program.parts]
@@ -394,10 +409,18 @@ class GraphEvaluator:
     def __call__(self, columns: Columns, n: int) -> Raw:
         """Answer `n` rows."""
         x = self._one(columns) if n == 1 else self._many(columns, n)
+        gap = -n % self._block
+        if gap:
+            x = self._np.concatenate([x, self._np.repeat(x[-1:], gap, axis=0)])
+            return self._raw([found[:n] for found in self._asked(x, n + gap)])
+        return self._raw(self._asked(x, n))
+
+    def _asked(self, x: Any, n: int) -> Sequence[Any]:
         if not self._at_once or n <= self._at_once:
-            return self._raw(self._run({INPUT: x}))
+            found: Sequence[Any] = self._run({INPUT: x})
+            return found
         cuts = [self._run({INPUT: x[at : at + self._at_once]}) for at in range(0, n, self._at_once)]
-        return self._raw([self._np.concatenate(found) for found in zip(*cuts, strict=True)])
+        return [self._np.concatenate(found) for found in zip(*cuts, strict=True)]
 
     def _one(self, columns: Columns) -> Any:
         found = b"".join([pack(columns[field][0]) for field, pack in self._packs])
@@ -462,17 +485,17 @@ class GraphEvaluator:
 
     def _raw(self, found: Sequence[Any]) -> Raw:
         (kinds,) = self._groups
-        return _group(dict(zip(kinds, found, strict=True)), self._answers[0])
+        return _group(dict(zip(kinds, found, strict=True)), self._links[0], self._answers[0])
 
 
-def _group(found: Mapping[str, Any], answer: Answer) -> Raw:
+def _group(found: Mapping[str, Any], link: Link, answer: Answer) -> Raw:
     if "values" in found:
-        return Raw(found["values"].reshape(-1).tolist())
+        return Raw([link(row)[0] for row in found["values"].tolist()])
     labels = found["labels"].reshape(-1).tolist()
     if answer.classes:
         labels = [answer.classes[place] for place in labels]
     if "probabilities" in found:
-        return Raw(labels, probabilities=found["probabilities"].tolist())
+        return Raw(labels, probabilities=[link(row) for row in found["probabilities"].tolist()])
     if "scores" in found:
         scores = found["scores"]
         return Raw(labels, scores=(scores[:, 0] if scores.shape[1] == 1 else scores).tolist())

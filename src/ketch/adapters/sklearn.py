@@ -264,6 +264,10 @@ def _learn(step: Any, names: list[str], columns: dict[str, Column]) -> None:
     elif hasattr(step, "transformer_list"):
         for _, inner in step.transformer_list:
             _learn(_unwrap(inner), names, columns)
+    elif _attribute(step, "_preprocessor") is not None:  # histogram boosting with categories of its own
+        _learn_columns(step._preprocessor, names, columns)
+        for name in names:
+            columns[name].takes_gaps = True
     elif reader := _READERS.get(type(step).__name__):
         reader(step, [columns[name] for name in names])
 

@@ -11,24 +11,27 @@ import functools
 import importlib
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import msgspec
+
 from ketch import extras, program
-from ketch.adapters import Inputs
+from ketch.adapters import Adapter, Input, Inputs
 from ketch.program import Array, Linear, Number, Table, Text, Weights
-from ketch.schema import Columns, Field, Scalar
+from ketch.schema import Answer, Field, Scalar
 
 SIBLINGS: Final = {  # first part of a class's module -> where its kinds are lowered
     "sklearn": (
         "ketch.compiler.columns",
         "ketch.compiler.linear",
         "ketch.compiler.trees",
-        "ketch.compiler.distances",
-        "ketch.compiler.ensembles",
     ),
 }
+BLOCK: Final = 8
+CURVED: Final = frozenset({"Exp", "Log", "Tanh", "Sigmoid", "Softmax", "Pow", "Sin", "Cos", "Sqrt", "ReduceLogSumExp"})
+MOST_CELLS: Final = 20_000_000  # float64 numbers of one intermediate value, for all rows asked at once
 UNKNOWN: Final = "\x00 no category \x00"  # stands for a value that no encoder has seen
 LARGEST_FLOAT32: Final = 3.4028234663852886e38
 MOST_WEIGHTS: Final = 4_000_000  # of an affine map that is kept beside its graph
@@ -76,18 +79,61 @@ class Column:
         """
         if self.text is not None:
             return self.text
+        if self.keys == ():
+            raise NotCompiled(f"{self.field} reaches the estimator as text")
         if self.keys is None:
             return Number(self.field, self.steps, self.absent)
+        return Table(self.field, self.keys, Array.of(self.part_rows()), self.unknown, self.missing)
+
+    def part_rows(self) -> Any:
+        """Give the values as float64.
+
+        Raises:
+            NotCompiled: they are still texts.
+        """
         try:
-            rows = self.values.astype(float)
+            return self.values.astype(float)
         except (TypeError, ValueError):
             raise NotCompiled(f"{self.field} reaches the estimator as text") from None
-        return Table(self.field, self.keys, Array.of(rows), self.unknown, self.missing)
+
+    def slope(self) -> tuple[float, float]:
+        """Give a number's steps as one factor and one offset."""
+        factor, offset = 1.0, 0.0
+        for kind, by in self.steps:
+            step = program.STEPS[kind]
+            offset = step(offset, by)
+            factor = factor if kind in "+-" else step(factor, by)
+        return factor, offset
 
 
-@dataclass(frozen=True, eq=False)
-class Columns_:
-    """Placeholder."""
+def _unscaled(column: Column) -> Column:
+    """Take the steps off a number; an absent one stands for the value that it had before them."""
+    return replace(column, steps=())
+
+
+def _narrowed(column: Column, places: list[int]) -> Column:
+    return column if column.keys is None else replace(column, values=column.values[:, places])
+
+
+def _stepped(column: Column, kind: str, by: Any) -> Column:
+    if column.keys is None:
+        return replace(column, steps=(*column.steps, (kind, float(by[0]))))
+    return replace(column, values=program.STEPS[kind](column.part_rows(), by[None, :]))
+
+
+def _unlinked(group: dict[str, "Tensor"]) -> str:
+    """Take the link off a group's numbers, so that Python applies it; give its name."""
+    for role in ("values", "probabilities"):
+        if role in group and group[role].link:
+            link, group[role] = group[role].link or ("", group[role])
+            return link
+    return "identity"
+
+
+def _needed(tensor: "Tensor | None", what: str) -> "Tensor":
+    if tensor is None:
+        raise NotCompiled(f"its {what} are not known")
+    return tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,17 +162,23 @@ class Tensor:
     affine: "Affine | None" = None
     link: "tuple[str, Tensor] | None" = None
 
-    def __add__(self, other: "Operand") -> "Tensor":
+    def __add__(self, other: Any) -> "Tensor":
         return self.graph.node("Add", self, other)
 
-    def __sub__(self, other: "Operand") -> "Tensor":
+    def __sub__(self, other: Any) -> "Tensor":
         return self.graph.node("Sub", self, other)
 
-    def __mul__(self, other: "Operand") -> "Tensor":
+    def __rsub__(self, other: Any) -> "Tensor":
+        return self.graph.node("Sub", other, self)
+
+    def __mul__(self, other: Any) -> "Tensor":
         return self.graph.node("Mul", self, other)
 
-    def __truediv__(self, other: "Operand") -> "Tensor":
+    def __truediv__(self, other: Any) -> "Tensor":
         return self.graph.node("Div", self, other)
+
+    # numpy's arrays must not take these tensors apart
+    __array_ufunc__ = None
 
     def __matmul__(self, other: Any) -> "Tensor":
         width = other.width if isinstance(other, Tensor) else other.shape[1]
@@ -150,9 +202,9 @@ class Affine:
 class Answers:
     """What an estimator answers, as tensors; each lowering gives what its kind has.
 
-    `values` (n, outputs) of a regression. For classifiers `probabilities` (n, classes), `scores` (n, 1) for two classes,
-    else (n, classes), and `labels` (n,) as int64 places in `classes_`, which may be left out where they are those of
-    the largest probability or score. For clusters `labels` are the clusters, for outliers 1 and -1.
+    `values` (n, outputs) of a regression. For classifiers `probabilities` (n, classes), `scores` (n, 1) for two
+    classes, else (n, classes), and `labels` (n,) as int64 places in `classes_`, which may be left out where they are
+    those of the largest probability or score. For clusters `labels` are the clusters, for outliers 1 and -1.
     """
 
     values: Tensor | None = None
@@ -162,8 +214,9 @@ class Answers:
 
 
 Lowering = Callable[["Build", Any, Any], Any]
-ESTIMATORS: Final[dict[tuple[str, str], Lowering]] = {}
-TRANSFORMERS: Final[dict[tuple[str, str], Lowering]] = {}
+Registry = dict[tuple[str, str], Lowering]
+ESTIMATORS: Final[Registry] = {}
+TRANSFORMERS: Final[Registry] = {}
 
 
 def estimator(*names: str, root: str = "sklearn") -> Callable[[Lowering], Lowering]:
@@ -176,7 +229,9 @@ def transformer(*names: str, root: str = "sklearn") -> Callable[[Lowering], Lowe
     return _register(TRANSFORMERS, root, names)
 
 
-def _register(table: dict[tuple[str, str], Lowering], root: str, names: Iterable[str]) -> Callable[[Lowering], Lowering]:
+def _register(
+    table: dict[tuple[str, str], Lowering], root: str, names: Iterable[str]
+) -> Callable[[Lowering], Lowering]:
     def add(function: Lowering) -> Lowering:
         table.update({(root, name): function for name in names})
         return function
@@ -184,7 +239,7 @@ def _register(table: dict[tuple[str, str], Lowering], root: str, names: Iterable
     return add
 
 
-def _found(table: dict[tuple[str, str], Lowering], model: Any) -> Lowering:
+def _found(table: Registry, model: Any) -> Lowering:
     kind = type(model)  # the class itself: a subclass may answer in another way
     root = kind.__module__.partition(".")[0]
     for sibling in SIBLINGS.get(root, ()):
@@ -192,6 +247,58 @@ def _found(table: dict[tuple[str, str], Lowering], model: Any) -> Lowering:
     if (root, kind.__name__) not in table:
         raise NotCompiled(f"{kind.__name__} has no compiled form")
     return table[root, kind.__name__]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program as members of a bundle, and where its trees split each field."""
+
+    files: dict[str, bytes]
+    thresholds: dict[str, list[float]]
+
+
+def compiled(adapter: Adapter, model: Any, fields: Sequence[Field], answer: Answer) -> Compiled:
+    """Compile a fitted model.
+
+    Raises:
+        NotCompiled: it keeps its original form; the sentence says why.
+    """
+    build = Build(fields)
+    x = raw(adapter.inputs(model, fields))
+    kind = "value" if answer.task == "regression" else answer.values
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return build.finish([build.lower(model, x)], [kind])
+
+
+def raw(inputs: Inputs) -> Blocks:
+    """Give a model's inputs as blocks that nothing has been done to."""
+    columns = tuple(_raw_column(each, inputs.form) for each in inputs.columns)
+    return Blocks(columns, tuple(each.name for each in inputs.columns))
+
+
+def _raw_column(each: Input, form: str) -> Column:
+    found = each.field
+    if found is None or found.type == "text":  # dropped, or to be vectorized
+        return Column(each.name, keys=(), values=extras.load("numpy").empty((0, 1), dtype=object))
+    if found.type == "boolean":
+        return _table(found.name, (False, True), each.gap)
+    if found.type == "category":
+        return _table(found.name, found.categories, each.gap, unknown=True)
+    if found.type not in {"number", "integer"}:
+        raise NotCompiled(f"{found.name} is a {found.type}")
+    gap = float(each.gap) if isinstance(each.gap, int | float) else math.nan
+    absent: float | str = "nan" if math.isnan(gap) else gap
+    return Column(found.name, absent=absent if not found.required or form == "dicts" else None)
+
+
+def _table(name: str, keys: Sequence[Scalar], gap: object, *, unknown: bool = False) -> Column:
+    numbers = [key for key in keys if isinstance(key, int | float)]
+    other = max(numbers) + 1 if numbers else UNKNOWN
+    listed = [*keys, *([other] if unknown else []), gap]
+    values = extras.load("numpy").empty((len(listed), 1), dtype=object)
+    values[:, 0] = listed
+    return Column(name, tuple(keys), values, unknown=unknown, missing=True)
 
 
 class Build:
@@ -202,7 +309,7 @@ class Build:
         self._onnx: Any = extras.load("onnx")
         self.fields = {each.name: each for each in fields}
         self.thresholds: dict[str, list[float]] = {}  # where trees split a field, to be tried by parity
-        self.largest = math.inf
+        self.largest = program.LARGEST
         self.cells = 0  # float64 numbers that the largest intermediate value has for one row
         self._nodes: list[Any] = []
         self._made: dict[str, int] = {}  # tensor -> the node that makes it
@@ -224,7 +331,7 @@ class Build:
         return replace(gathered, affine=self._identity(x))
 
     def _placed(self, part: program.Part) -> list[int]:
-        key = program.encode_part(part)
+        key = msgspec.json.encode(part)
         if key not in self._places:
             width = program.width_of(part)
             self._parts.append(part)
@@ -263,7 +370,10 @@ class Build:
 
     def nodes(self, kind: str, *inputs: Operand | str, widths: Sequence[int | None], **attributes: Any) -> list[Tensor]:
         """Add an operation of ONNX with several outputs."""
-        names = [each.name if isinstance(each, Tensor) else each if isinstance(each, str) else self.constant(each) for each in inputs]
+        names = [
+            each.name if isinstance(each, Tensor) else each if isinstance(each, str) else self.constant(each)
+            for each in inputs
+        ]
         wide = max((each.width for each in inputs if isinstance(each, Tensor)), default=0)
         outputs = [f"t{self._count + place}" for place in range(len(widths))]
         self._count += len(widths)
@@ -271,7 +381,9 @@ class Build:
         for output in outputs:
             self._made[output] = len(self._nodes)
         self._nodes.append((kind, names, outputs, domain, attributes))
-        found = [Tensor(self, name, wide if width is None else width) for name, width in zip(outputs, widths, strict=True)]
+        found = [
+            Tensor(self, name, wide if width is None else width) for name, width in zip(outputs, widths, strict=True)
+        ]
         self.cells = max([self.cells, *(each.width for each in found)])
         return found
 
@@ -280,31 +392,24 @@ class Build:
         np = self.np
         weights = np.asarray(weights.toarray() if hasattr(weights, "toarray") else weights, dtype=float)
         bias = np.zeros(weights.shape[1]) + np.asarray(bias, dtype=float).reshape(-1)
-        before = Affine(x, None, None) if isinstance(x, Blocks) else x.affine
-        affine = None
-        if before is not None:
-            affine = before if before.weights is None else None
-            affine = (
-                Affine(before.blocks, weights, bias)
-                if before.weights is None
-                else Affine(before.blocks, before.weights @ weights, before.bias @ weights + bias)
-            )
-        made = self.tensor(x) @ weights
-        return replace(made + bias[None, :], affine=affine)
+        made: Tensor = self.tensor(x) @ weights + bias[None, :]
+        if isinstance(x, Blocks):
+            return replace(made, affine=Affine(x, weights, bias))
+        if x.affine is None:
+            return made
+        return replace(made, affine=Affine(x.affine.blocks, x.affine.weights @ weights, x.affine.bias @ weights + bias))
 
     def linked(self, kind: str, x: Tensor) -> Tensor:
-        """Apply a link to sums: exp, sigmoid, softmax or shares; two classes take the sigmoid of one sum, or softmax."""
+        """Apply a link to sums: exp, sigmoid, softmax or shares; one sum for two classes becomes both probabilities."""
         if kind == "exp":
-            made = self.node("Exp", x)
-        elif kind == "softmax":
-            made = self.node("Softmax", x, axis=1)
-        else:
-            made = self.node("Sigmoid", x)
-            if x.width == 1:
-                made = self.concat([self.np.ones((1, 1)) - made if False else self.node("Sub", 1.0, made), made])
-            else:
-                made = made / self.reduce("Sum", made)
-        return replace(made, link=("sigmoid" if x.width == 1 and kind == "shares" else kind, x))
+            return replace(self.node("Exp", x), link=(kind, x))
+        if kind == "softmax":
+            return replace(self.node("Softmax", x, axis=1), link=(kind, x))
+        made = self.node("Sigmoid", x)
+        if x.width > 1:
+            return replace(made / self.reduce("Sum", made), link=("shares", x))
+        both = self.node("Concat", self.node("Sub", 1.0, made), made, axis=1, width=2)
+        return replace(both, link=("sigmoid", x))
 
     def reduce(self, kind: str, x: Tensor, *, axis: int = 1, keep: bool = True) -> Tensor:
         """Reduce along an axis by Sum, Max, Min, Mean, SumSquare, LogSumExp, L1, L2 or Prod."""
@@ -369,6 +474,18 @@ class Build:
         types = self._onnx.TensorProto
         return self.node("Cast", self.node("Cast", self.tensor(x), to=types.FLOAT), to=types.DOUBLE)
 
+    def splits(self, x: X, places: Any, thresholds: Any) -> None:
+        """Note where trees split fields, so that parity tries both sides of each."""
+        if not isinstance(x, Blocks) or any(column.text for column in x.columns):
+            return
+        owners = [column for column in x.columns for _ in range(column.width)]
+        for place in self.np.unique(places).tolist():
+            column = owners[place]
+            if column.keys is None:
+                factor, offset = column.slope()
+                found = (self.np.unique(thresholds[places == place]) - offset) / (factor or 1.0)
+                self.thresholds.setdefault(column.field, []).extend(found.tolist())
+
     def cast(self, x: Tensor, kind: str) -> Tensor:
         """Turn a tensor into "int64", "bool" or "double"."""
         return self.node("Cast", x, to=getattr(self._onnx.TensorProto, kind.upper()))
@@ -411,39 +528,64 @@ class Build:
         """Look up what a transformer makes of each value of each field, one field at a time.
 
         Each column of `x` is one input of few values, and becomes `widths` columns that follow from it alone, in the
-        order of the inputs. `transform` takes an object array (rows, inputs) and gives an array.
+        order of the inputs. `transform` takes an object array (rows, inputs) and gives an array. What it raises on is
+        not in the table, so that it is refused.
 
         Raises:
             NotCompiled: an input is a number or a text.
         """
         for column in x.columns:
-            if column.keys is None or column.width != 1:
+            if not column.keys or column.width != 1:
                 raise NotCompiled(f"{column.field} is encoded, though it is not one of few values")
         base = [column.values[0, 0] for column in x.columns]
         found, start = [], 0
         for place, (column, width) in enumerate(zip(x.columns, widths, strict=True)):
-            rows = self.np.empty((len(column.values), len(base)), dtype=object)
-            rows[:] = base
-            rows[:, place] = column.values[:, 0]
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                made = transform(rows)
-            made = made.toarray() if hasattr(made, "toarray") else self.np.asarray(made)
-            found.append(replace(column, values=made[:, start : start + width]))
+            wanted = slice(start, start + width)
+            found.append(self._looked_up(column, functools.partial(self._asked, transform, base, place), wanted))
             start += width
         return Blocks(tuple(found))
+
+    def _looked_up(self, column: Column, ask: Callable[[Any], Any], wanted: slice) -> Column:
+        values, known = column.values[:, 0], len(column.keys or ())
+        rows = [ask(values[:known])]
+        taken = []
+        for place in range(known, len(values)):
+            try:
+                rows.append(ask(values[place : place + 1]))
+                taken.append(place)
+            except (TypeError, ValueError):
+                continue
+        return replace(
+            column,
+            values=self.np.concatenate(rows)[:, wanted],
+            unknown=column.unknown and known in taken,
+            missing=column.missing and len(values) - 1 in taken,
+        )
+
+    def _asked(self, transform: Callable[[Any], Any], base: Sequence[Any], place: int, values: Any) -> Any:
+        rows = self.np.empty((len(values), len(base)), dtype=object)
+        rows[:] = base
+        rows[:, place] = values
+        made = transform(rows)
+        return made.toarray() if hasattr(made, "toarray") else self.np.asarray(made)
 
     # ---- the end -------------------------------------------------------------------------------
 
     def finish(self, answers: Sequence[Answers], kinds: Sequence[str]) -> "Compiled":
         """Make the program; `kinds` are "probability", "score", "none" or "value" for each target."""
-        if len(answers) == 1 and (folded := self._folded(answers[0], kinds[0])):
-            return Compiled(folded, None, self.thresholds)
+        folded = self._folded(answers[0], kinds[0]) if len(answers) == 1 else None
+        if folded:
+            return Compiled({program.MEMBER: program.encode(folded)}, self.thresholds)
         groups = [self._group(each, kind) for each, kind in zip(answers, kinds, strict=True)]
+        links = tuple(_unlinked(group) for group in groups)
         outputs = tuple({role: tensor.name for role, tensor in group.items()} for group in groups)
-        at_once = max(1, MOST_CELLS // max(1, self.cells)) if self.cells > MOST_CELLS // 10_000 else 0
-        made = program.Graph(tuple(self._parts), outputs, self.largest, at_once)
-        return Compiled(made, self._serialized(sorted({name for group in outputs for name in group.values()})), self.thresholds)
+        at_once = max(1, MOST_CELLS // self.cells) if self.cells * 10_000 > MOST_CELLS else 0
+        names = sorted({name for group in outputs for name in group.values()})
+        alive = self._alive(names)
+        block = BLOCK if any(kind in CURVED for kind, *_ in alive) else 1
+        graph = self._serialized(alive, names)
+        made = program.Graph(tuple(self._parts), outputs, links, self.largest, at_once, block)
+        return Compiled({program.MEMBER: program.encode(made), program.GRAPH_MEMBER: graph}, self.thresholds)
 
     def _group(self, answers: Answers, kind: str) -> dict[str, Tensor]:
         if kind == "value":
@@ -468,41 +610,35 @@ class Build:
         return self._weighed(source.affine, link)
 
     def _weighed(self, affine: Affine, link: str) -> Linear | None:
-        weights, bias = affine.weights, affine.bias.copy()
+        weights, bias = affine.weights, affine.bias
         if weights.size > MOST_WEIGHTS or not self.np.isfinite(weights).all():
             return None
-        found: dict[str, Any] = {}
-        parts, at = [], 0
+        tables: dict[str, Column] = {}
+        others, at = [], 0
         for column in affine.blocks.columns:
             own = weights[at : at + column.width]
             at += column.width
             if column.keys is not None:
-                worth = column.values.astype(float) @ own
-                key = column.field
-                found[key] = replace(column, values=found[key].values + worth if key in found else worth)
-                if key not in parts:
-                    parts.append(key)
+                worth = column.part_rows() @ own
+                before = tables.get(column.field)
+                tables[column.field] = replace(column, values=worth if before is None else before.values + worth)
+            elif column.text is None:
+                factor, offset = column.slope()
+                bias = bias + offset * own[0]
+                others.append((_unscaled(column), own * factor))
             else:
-                parts.append(len(found))
-                found[len(found)] = (column, own)  # type: ignore[index]
-        return self._gathered(found, parts, bias, link)
+                others.append((column, own))
+        unit = self.np.eye(len(bias))
+        listed = [*((column, unit) for column in tables.values()), *others]
+        parts = tuple(Weights(column.part(), Array.of(own)) for column, own in listed)
+        return Linear(parts, tuple(bias.tolist()), link, self.largest)
 
-    def _gathered(self, found: Any, order: Sequence[Any], bias: Any, link: str) -> Linear:
-        listed = []
-        for key in order:
-            if isinstance(key, str):
-                column, own = found[key], self.np.eye(len(bias))
-            else:
-                column, own = found[key]
-            listed.append(Weights(column.part(), Array.of(own)))
-        return Linear(tuple(listed), tuple(bias.tolist()), link, self.largest)
-
-    def _serialized(self, outputs: Sequence[str]) -> bytes:
+    def _serialized(self, nodes: Sequence[Any], outputs: Sequence[str]) -> bytes:
         helper, numpy_helper, types = self._onnx.helper, self._onnx.numpy_helper, self._onnx.TensorProto
-        nodes = self._alive(outputs)
+
         used = {name for _, names, _, _, _ in nodes for name in names}
         made = [
-            helper.make_node(kind, names, into, domain=domain, **attributes)
+            helper.make_node(kind, names, into, domain=domain, **self._attributes(attributes))
             for kind, names, into, domain, attributes in nodes
         ]
         graph = helper.make_graph(
@@ -516,6 +652,10 @@ class Build:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="ketch")
         data: bytes = model.SerializeToString(deterministic=True)
         return data
+
+    def _attributes(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        tensor = self._onnx.numpy_helper.from_array
+        return {name: tensor(each) if isinstance(each, self.np.ndarray) else each for name, each in given.items()}
 
     def _alive(self, outputs: Sequence[str]) -> list[Any]:
         """List the nodes that the outputs rest on; choosing all columns in their order is no node."""

@@ -1,0 +1,305 @@
+"""Trees and what is made of them: forests, boosting and isolation, as one TreeEnsemble in float64.
+
+A tree of scikit-learn compares a float32 with a float64 threshold, one of histogram boosting a float64: both stay so.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ketch.compiler import Answers, Blocks, Build, NotCompiled, Tensor, X, estimator
+
+LESS_OR_EQUAL, LESS, MEMBER = 0, 1, 6  # how a node of ONNX's TreeEnsemble compares
+SUM = 1
+TABLE = "roots ids modes splits nans true truel false falsel to worth".split()
+
+
+@dataclass(frozen=True)
+class Tree:
+    """One tree as arrays over its nodes; `left` is -1 at a leaf, where `worth` (nodes, outputs) counts.
+
+    A row goes left where `feature <= threshold`, or where its category is among `members` of the node; a missing
+    value where `missing_left` says so.
+    """
+
+    left: Any
+    right: Any
+    feature: Any
+    threshold: Any
+    missing_left: Any
+    worth: Any
+    members: Mapping[int, Sequence[int]] | None = None
+    strict: bool = False  # left where feature < threshold
+
+
+def ensemble(g: Build, x: Tensor, trees: Sequence[Tree], targets: Sequence[int], outputs: int) -> Tensor:
+    """Add up what the leaves of all trees are worth.
+
+    `targets` names the output of each tree whose leaves are worth one number; trees whose leaves are worth one for
+    each output add to all of them.
+    """
+    if trees[0].worth.shape[1] == 1:
+        return _table(g, x, trees, targets, [tree.worth[:, 0] for tree in trees], outputs)
+    offsets = g.np.cumsum([0, *(len(tree.left) for tree in trees[:-1])])
+    numbers = [offset + g.np.arange(len(tree.left), dtype=float) for offset, tree in zip(offsets, trees, strict=True)]
+    reached = g.cast(_table(g, x, trees, range(len(trees)), numbers, len(trees)), "int64")
+    worths = g.np.concatenate([tree.worth for tree in trees])
+    each = g.node("Gather", worths, reached, axis=0, width=len(trees) * outputs)
+    return g.node("ReduceSum", each, g.integers([1]), keepdims=0, width=outputs)
+
+
+def _table(
+    g: Build, x: Tensor, trees: Sequence[Tree], targets: Iterable[int], worths: Sequence[Any], outputs: int
+) -> Tensor:
+    np = g.np
+    columns: dict[str, list[Any]] = {
+        key: []
+        for key in ("roots", "ids", "modes", "splits", "nans", "true", "truel", "false", "falsel", "to", "worth")
+    }
+    members: list[float] = []
+    nodes = leaves = 0
+    for tree, target, worth in zip(trees, targets, worths, strict=True):
+        tree = _grown(np, tree)
+        worth = np.concatenate([worth, worth[:1]]) if len(worth) < len(tree.left) else worth
+        leaf = tree.left < 0
+        places = np.where(leaf, leaves + np.cumsum(leaf) - 1, nodes + np.cumsum(~leaf) - 1)
+        inner = np.flatnonzero(~leaf)
+        columns["roots"].append([int(places[0])])
+        columns["ids"].append(tree.feature[inner])
+        columns["modes"].append(_modes(np, tree, inner))
+        columns["splits"].append(np.where(np.isin(inner, list(tree.members or ())), 0.0, tree.threshold[inner]))
+        columns["nans"].append(tree.missing_left[inner])
+        for end, side in (("true", tree.left), ("false", tree.right)):
+            columns[end].append(places[side[inner]])
+            columns[end + "l"].append(leaf[side[inner]])
+        columns["to"].append(np.full(leaf.sum(), target))
+        columns["worth"].append(worth[leaf])
+        for node in inner.tolist():
+            if tree.members and node in tree.members:
+                members += [*map(float, tree.members[node]), float("nan")]
+        nodes, leaves = nodes + len(inner), leaves + int(leaf.sum())
+    joined = {key: np.concatenate(value) for key, value in columns.items()}
+    more = {"membership_values": np.array(members)} if members else {}
+    return g.node(
+        "TreeEnsemble",
+        x,
+        width=outputs,
+        n_targets=outputs,
+        aggregate_function=SUM,
+        post_transform=0,
+        tree_roots=joined["roots"].tolist(),
+        nodes_featureids=joined["ids"].tolist(),
+        nodes_modes=joined["modes"].astype("uint8"),
+        nodes_splits=joined["splits"].astype(float),
+        nodes_missing_value_tracks_true=joined["nans"].astype(int).tolist(),
+        nodes_truenodeids=joined["true"].tolist(),
+        nodes_trueleafs=joined["truel"].astype(int).tolist(),
+        nodes_falsenodeids=joined["false"].tolist(),
+        nodes_falseleafs=joined["falsel"].astype(int).tolist(),
+        leaf_targetids=joined["to"].tolist(),
+        leaf_weights=joined["worth"].astype(float),
+        **more,
+    )
+
+
+def _grown(np: Any, tree: Tree) -> Tree:
+    """Give a tree that is one leaf a split with the same leaf at both ends, since a root must be a node."""
+    if tree.left[0] >= 0:
+        return tree
+    return Tree(
+        np.array([1, -1, -1]),
+        np.array([2, -1, -1]),
+        np.array([0, 0, 0]),
+        np.zeros(3),
+        np.zeros(3, dtype=bool),
+        np.repeat(tree.worth[:1], 3, axis=0),
+    )
+
+
+def _modes(np: Any, tree: Tree, inner: Any) -> Any:
+    modes = np.full(len(inner), LESS if tree.strict else LESS_OR_EQUAL)
+    if tree.members:
+        modes[np.isin(inner, list(tree.members))] = MEMBER
+    return modes
+
+
+# ---- scikit-learn's own trees ----------------------------------------------------------------------
+
+
+def grown(g: Build, fitted: Any, worth: Any, features: Any = None) -> Tree:
+    """Read a fitted `Tree`; `features` are the places of its inputs where it was given only some."""
+    feature = g.np.maximum(fitted.feature, 0)
+    return Tree(
+        fitted.children_left,
+        fitted.children_right,
+        feature if features is None else features[feature],
+        fitted.threshold,
+        fitted.missing_go_to_left.astype(bool),
+        worth,
+    )
+
+
+def _shares(g: Build, value: Any) -> Any:
+    """Give the class probabilities of each node, of its counts in older versions."""
+    found = value[:, 0, :]
+    whole = found.sum(axis=1, keepdims=True)
+    return found / g.np.where(whole == 0, 1.0, whole)
+
+
+def of_classes(g: Build, x: X, fitted: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
+    """Average the class probabilities of trees."""
+    if fitted[0].value.shape[1] > 1:
+        raise NotCompiled("it answers several targets")
+    trees = [
+        grown(g, each, _shares(g, each.value), None if features is None else features[place])
+        for place, each in enumerate(fitted)
+    ]
+    noted(g, x, trees)
+    if trees[0].worth.shape[1] != 2:
+        return ensemble(g, g.float32(x), trees, (), trees[0].worth.shape[1]) / len(trees)
+    trees = [replace(tree, worth=tree.worth[:, 1:]) for tree in trees]
+    one = ensemble(g, g.float32(x), trees, [0] * len(trees), 1) / len(trees)
+    return g.node("Concat", 1.0 - one, one, axis=1, width=2)
+
+
+def noted(g: Build, x: X, trees: Sequence[Tree]) -> None:
+    """Note all splits for parity."""
+    for tree in trees:
+        inner = tree.left >= 0
+        inner[list(tree.members or ())] = False
+        g.splits(x, tree.feature[inner], tree.threshold[inner])
+
+
+def of_numbers(g: Build, x: X, fitted: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
+    """Add up what the leaves of regression trees hold."""
+    trees = [
+        grown(g, each, each.value[:, :, 0], None if features is None else features[place])
+        for place, each in enumerate(fitted)
+    ]
+    noted(g, x, trees)
+    outputs = trees[0].worth.shape[1]
+    return ensemble(g, g.float32(x), trees, [0] * len(trees), outputs)
+
+
+@estimator("DecisionTreeClassifier", "ExtraTreeClassifier")
+def tree_classifier(g: Build, model: Any, x: X) -> Answers:
+    """Lower one tree."""
+    return Answers(probabilities=of_classes(g, x, [model.tree_]))
+
+
+@estimator("DecisionTreeRegressor", "ExtraTreeRegressor")
+def tree_regressor(g: Build, model: Any, x: X) -> Answers:
+    """Lower one tree."""
+    return Answers(values=of_numbers(g, x, [model.tree_]))
+
+
+@estimator("RandomForestClassifier", "ExtraTreesClassifier")
+def forest_classifier(g: Build, model: Any, x: X) -> Answers:
+    """Lower to the mean of the trees' probabilities."""
+    return Answers(probabilities=of_classes(g, x, [each.tree_ for each in model.estimators_]))
+
+
+@estimator("RandomForestRegressor", "ExtraTreesRegressor")
+def forest_regressor(g: Build, model: Any, x: X) -> Answers:
+    """Lower to the mean of the trees."""
+    return Answers(values=of_numbers(g, x, [each.tree_ for each in model.estimators_]) / len(model.estimators_))
+
+
+def boosted(g: Build, raw: Tensor, loss: str) -> Answers:
+    """Make probabilities of a boosted classifier's sums, by the loss it was fitted with."""
+    if raw.width > 1:
+        return Answers(probabilities=g.linked("softmax", raw), scores=raw)
+    sign = g.node("Reshape", g.cast(g.node("GreaterOrEqual", raw, 0.0), "int64"), g.integers([-1]))
+    doubled = raw * 2.0 if loss == "ExponentialLoss" else raw
+    return Answers(probabilities=g.linked("sigmoid", doubled), scores=raw, labels=sign)
+
+
+def _added(g: Build, model: Any, x: X) -> Tensor:
+    start = model.init_
+    if start != "zero" and type(start).__name__ not in {"DummyClassifier", "DummyRegressor"}:
+        raise NotCompiled(f"{type(model).__name__} starts from a model of its own")
+    first = model._raw_predict_init(g.np.zeros((1, model.n_features_in_), dtype="float32"))
+    trees = [
+        grown(g, each.tree_, each.tree_.value[:, :, 0] * model.learning_rate)
+        for row in model.estimators_
+        for each in row
+    ]
+    noted(g, x, trees)
+    outputs = model.estimators_.shape[1]
+    targets = [target for _ in model.estimators_ for target in range(outputs)]
+    found: Tensor = ensemble(g, g.float32(x), trees, targets, outputs) + first
+    return found
+
+
+@estimator("GradientBoostingClassifier")
+def gradient_boosting(g: Build, model: Any, x: X) -> Answers:
+    """Lower to the sum of all stages and the link of the loss; Friedman 2001."""
+    return boosted(g, _added(g, model, x), type(model._loss).__name__)
+
+
+@estimator("GradientBoostingRegressor")
+def gradient_boosting_regressor(g: Build, model: Any, x: X) -> Answers:
+    """Lower to the sum of all stages."""
+    return Answers(values=_added(g, model, x))
+
+
+# ---- histogram boosting ----------------------------------------------------------------------------
+
+
+def _histogram(g: Build, model: Any, x: X) -> Tensor:
+    if model._preprocessor is not None:
+        encoder = model._preprocessor.named_transformers_["encoder"]
+        places = [model._preprocessor.transformers_[at][2] for at in (0, 1)]
+        x = g.concat([g.apply(encoder, _chosen(g, x, places[0])), _chosen(g, x, places[1])])
+    trees, targets = [], []
+    for row in model._predictors:
+        for target, predictor in enumerate(row):
+            trees.append(_histogram_tree(g, predictor, model))
+            targets.append(target)
+    noted(g, x, trees)
+    outputs = len(model._predictors[0])
+    baseline = g.np.asarray(model._baseline_prediction).reshape(1, -1)
+    found: Tensor = ensemble(g, g.tensor(x), trees, targets, outputs) + baseline
+    return found
+
+
+def _chosen(g: Build, x: X, mask: Any) -> X:
+    places = [int(place) for place in g.np.flatnonzero(g.np.asarray(mask))]
+    if isinstance(x, Blocks) and x.names:
+        return Blocks(tuple(x.columns[place] for place in places), tuple(x.names[place] for place in places))
+    return g.take(x, places)
+
+
+def _histogram_tree(g: Build, predictor: Any, model: Any) -> Tree:
+    nodes = predictor.nodes
+    leaf = nodes["is_leaf"].astype(bool)
+    members = {
+        int(node): _members(predictor.raw_left_cat_bitsets[nodes["bitset_idx"][node]])
+        for node in g.np.flatnonzero(nodes["is_categorical"] & ~leaf)
+    }
+    return Tree(
+        g.np.where(leaf, -1, nodes["left"].astype("int64")),
+        g.np.where(leaf, -1, nodes["right"].astype("int64")),
+        nodes["feature_idx"].astype("int64"),
+        nodes["num_threshold"].astype(float),
+        nodes["missing_go_to_left"].astype(bool),
+        nodes["value"].astype(float)[:, None],
+        members or None,
+    )
+
+
+def _members(bitset: Any) -> list[int]:
+    return [32 * word + bit for word, bits in enumerate(bitset.tolist()) for bit in range(32) if bits >> bit & 1]
+
+
+@estimator("HistGradientBoostingClassifier")
+def histogram_classifier(g: Build, model: Any, x: X) -> Answers:
+    """Lower to the sum of all stages and the link of the loss."""
+    return boosted(g, _histogram(g, model, x), "")
+
+
+@estimator("HistGradientBoostingRegressor")
+def histogram_regressor(g: Build, model: Any, x: X) -> Answers:
+    """Lower to the sum of all stages, through exp where the loss has a log link."""
+    raw = _histogram(g, model, x)
+    return Answers(values=g.linked("exp", raw) if model.loss in {"poisson", "gamma"} else raw)
