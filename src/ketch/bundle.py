@@ -68,6 +68,7 @@ class Bundle(msgspec.Struct, frozen=True):
     profile: dict[str, object]
     files: dict[str, bytes]
     sha256: str
+    signed_by: str = ""  # the trusted key that signed it, which permits its code; found by whoever opens it
 
     @property
     def originals(self) -> list[tuple[str, str, bytes]]:

@@ -30,6 +30,7 @@ KetchError                      500  error
     CorruptBundle               400  corrupt-bundle
     UnknownFormat               400  unknown-format         written by a newer Ketch
   TrustError                    403  untrusted              a file that must not be opened
+    BadSignature                403  bad-signature          missing, changed, or not by a trusted key
   StoreError                    400  store
     NoSuchVersion               404  no-such-version
   LogError                      400  log                    the prediction log cannot be opened
@@ -248,6 +249,12 @@ class TrustError(KetchError):
 
     status = 403
     code = "untrusted"
+
+
+class BadSignature(TrustError):
+    """A signature that is missing where one is required, was changed, or is not by a trusted key."""
+
+    code = "bad-signature"
 
 
 class StoreError(KetchError):

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from ketch import bundle, codec, settings, trust
 from ketch.adapters import KNOWN, Adapter, Raw, Runner, adapter_for, open_original
 from ketch.bundle import Bundle, Golden
@@ -345,20 +347,54 @@ def _finite(values: Sequence[float], of_row: int | None = None) -> list[object]:
 # ---- loading -----------------------------------------------------------------------------------------
 
 
-def load(model: str | Path, *, home: Path | None = None, limits: Limits = Limits()) -> Predictor:
+def load(
+    model: str | Path,
+    *,
+    home: Path | None = None,
+    limits: Limits = Limits(),
+    require_signature: bool | None = None,
+) -> Predictor:
     """Open a MODEL: an existing path (bundle or model file), else a store reference such as churn@champion.
+
+    `require_signature` refuses what no trusted key has signed; by default the user's own setting decides.
 
     Raises:
         BundleError, TrustError, StoreError, ModelError: it cannot be opened here.
     """
     home = home or settings.home(os.environ)
+    required = settings.requires_signature(os.environ) if require_signature is None else require_signature
     data, name, reference = fetch(str(model), home)
+    signer = signer_of(str(model), (data, name, reference), home=home, required=required)
     if not bundle.looks_like_bundle(data):
         packed = compose(str(model), None, Options(), home=home)
         for note in packed.notes:
             warnings.warn(note, KetchWarning, stacklevel=2)
         data, name = packed.data, packed.name
-    return open_bundle(bundle.read(data, name), home=home, limits=limits, reference=reference)
+    opened = msgspec.structs.replace(bundle.read(data, name), signed_by=signer)
+    return open_bundle(opened, home=home, limits=limits, reference=reference)
+
+
+def signer_of(model: str, fetched: tuple[bytes, str, str], *, home: Path, required: bool = False) -> str:
+    """Give the trusted key that signed what was fetched for MODEL; empty for no signature, where none is required.
+
+    Raises:
+        BadSignature: it is missing, or wrong.
+    """
+    data, name, reference = fetched
+    # any other file is packed when it is served: what serves is none that somebody could have signed
+    signable = bundle.looks_like_bundle(data) or Path(model).suffix == bundle.SUFFIX
+    signature = signature_of(model, reference, home) if signable else None
+    known = trust.keys(home) if signature is not None else {}
+    return trust.check_signature(data, signature, known=known, name=name, required=required)
+
+
+def signature_of(model: str, reference: str, home: Path) -> bytes | None:
+    """Read the signature that lies beside a bundle, or in the store with it; None where there is none.
+
+    Raises:
+        BadSignature, StoreError: it cannot be read.
+    """
+    return Store(home / "store").signature(reference) if reference else trust.signature_beside(Path(model))
 
 
 def fetch(model: str, home: Path) -> tuple[bytes, str, str]:
@@ -400,7 +436,10 @@ def open_bundle(opened: Bundle, *, home: Path, limits: Limits = Limits(), refere
     manifest = opened.manifest
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # `inspect` compares versions; golden predictions decide
-        parts = [open_original(data, form, home=home, name=name) for name, form, data in opened.originals]
+        parts = [
+            open_original(data, form, home=home, name=name, signed=bool(opened.signed_by))
+            for name, form, data in opened.originals
+        ]
     adapter = _adapter(manifest.adapter, parts)
     runner = adapter.runner(adapter.join(parts), opened.contract.fields)
     predictor = Predictor(opened, runner, limits=limits, reference=reference)

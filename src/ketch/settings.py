@@ -45,6 +45,7 @@ TABLE = (
     Setting("max_rows", "10000", "Most rows answered in one request."),
     Setting("strict", "false", "Refuse every row that would be flagged."),
     Setting("lenient", "false", "Flag, rather than refuse, what the original would have answered."),
+    Setting("require_signature", "false", "Open only bundles signed with a key trusted here.", personal=True),
 )
 NAMES = {setting.name: setting for setting in TABLE}
 
@@ -64,11 +65,22 @@ class Settings:
     max_rows: int
     strict: bool
     lenient: bool
+    require_signature: bool
 
 
 def home(environ: Mapping[str, str]) -> Path:
     """Give the user's own folder, KETCH_HOME."""
     return Path(environ.get("KETCH_HOME") or NAMES["home"].default).expanduser()
+
+
+def requires_signature(environ: Mapping[str, str]) -> bool:
+    """Say whether this user opens signed bundles only.
+
+    Raises:
+        SettingError: the variable says neither yes nor no.
+    """
+    row = NAMES["require_signature"]
+    return _yes_or_no(environ.get(row.variable) or row.default, row.variable)
 
 
 def read(

@@ -103,10 +103,11 @@ class Store:
         self._check_format()
 
     @_explained()
-    def push(self, data: bytes, name: str, *, when: str) -> Version:
+    def push(self, data: bytes, name: str, *, when: str, signature: bytes | None = None) -> Version:
         """Keep `data` as the next version of `name`, or find the version that already holds the same bytes.
 
         A version found keeps its first `pushed_at`, so a value other than `when` says that nothing was added.
+        A signature takes the place of the one that the same bytes had before.
 
         Raises:
             StoreError: the name is not usable, or the folder cannot be written.
@@ -116,6 +117,8 @@ class Store:
             _sync(self.root.parent)
         digest = hashlib.sha256(data).hexdigest()
         self._keep(data, digest)
+        if signature is not None:
+            self._replace(self._signature(digest), signature)
         folder = self._model(name) / "versions"
         seen: dict[int, _Entry | None] = {}
         while True:
@@ -149,6 +152,18 @@ class Store:
                 hint=f"Push the bundle with sha256 {version.sha256} again: the same bytes repair the version.",
             )
         return data
+
+    @_explained()
+    def signature(self, ref: str) -> bytes | None:
+        """Read the signature that lies beside a version, None where there is none; nothing is verified.
+
+        Raises:
+            NoSuchVersion: nothing in the store has this reference.
+        """
+        try:
+            return self._signature(self.resolve(ref).sha256).read_bytes()
+        except FileNotFoundError:
+            return None
 
     @_explained()
     def resolve(self, ref: str) -> Version:
@@ -225,6 +240,9 @@ class Store:
 
     def _blob(self, digest: str) -> Path:
         return self.root / "blobs" / "sha256" / digest[:2] / digest
+
+    def _signature(self, digest: str) -> Path:
+        return self.root / "signatures" / "sha256" / digest[:2] / digest
 
     def _names(self) -> Iterator[str]:
         folder = self.root / "models"

@@ -114,8 +114,10 @@ def format_of(name: str, data: bytes) -> str:
     return ""
 
 
-def open_original(data: bytes, form: str, *, home: Path, name: str) -> object:
+def open_original(data: bytes, form: str, *, home: Path, name: str, signed: bool = False) -> object:
     """Open one file of a model as its format says: a pickle through the gate, others by their framework.
+
+    `signed` says that the bundle that it stands in is signed with a trusted key.
 
     Raises:
         TrustError, ModelError: it must not, or cannot, be opened here.
@@ -123,7 +125,7 @@ def open_original(data: bytes, form: str, *, home: Path, name: str) -> object:
     if form in READERS:
         reader: Reader = importlib.import_module(READERS[form])
         return reader.open_file(data, form)
-    return trust.open_model(data, home=home, name=name)
+    return trust.open_model(data, home=home, name=name, signed=signed)
 
 
 def adapter_for(model: object) -> Adapter:

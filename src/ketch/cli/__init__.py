@@ -17,6 +17,8 @@ GROUPS: Final = {  # group -> verb -> (module of this room, what it does)
     "make": {
         "pack": ("pack", "Make a bundle from a model file."),
         "inspect": ("inspect", "Show what a bundle holds and promises."),
+        "sign": ("sign", "Sign a bundle with a key of yours."),
+        "verify": ("sign", "Say who signed a bundle."),
     },
     "keep": {
         "push": ("store", "Put a bundle into the store as a new version."),
@@ -24,6 +26,7 @@ GROUPS: Final = {  # group -> verb -> (module of this room, what it does)
         "list": ("store", "List what the store holds."),
         "promote": ("store", "Point an alias, champion, at a version."),
         "rollback": ("store", "Point an alias back at what it was before."),
+        "keys": ("keys", "Make, trust, list and revoke keys."),
     },
     "run": {
         "serve": ("serve", "Answer over HTTP."),
@@ -36,8 +39,8 @@ GROUPS: Final = {  # group -> verb -> (module of this room, what it does)
     },
 }
 PLANNED: Final = {
-    "make": ("script", "lock", "sign", "verify"),
-    "keep": ("store", "keys"),
+    "make": ("script", "lock"),
+    "keep": ("store",),
     "run": ("ui", "client"),
     "care": ("watch", "feedback", "retrain"),
     "ship": ("image", "deploy", "export", "up"),

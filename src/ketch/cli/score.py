@@ -23,14 +23,15 @@ MOST_FLAGS = 5
 @click.option("--rejected", help="Where refused rows go, with reasons.  [OUTPUT.rejected.csv]")
 @click.option("--chunk", type=click.IntRange(1), default=CHUNK, show_default=True, help="Rows worked on at a time.")
 @trust_option
-@options("strict", "lenient", "home")
+@options("strict", "lenient", "require_signature", "home")
 def score_command(
     model: str, source: str, output: str, *, rejected: str | None, chunk: int, trust: str | None, **flags: Any
 ) -> int:
     """Answer every row of INPUT, a CSV or Parquet file. Exits with 3 when rows were rejected."""
     settings = settle(flags)
     settle_trust([model], trust, settings.home)
-    predictor = load(model, home=settings.home, limits=Limits(strict=settings.strict, lenient=settings.lenient))
+    limits = Limits(strict=settings.strict, lenient=settings.lenient)
+    predictor = load(model, home=settings.home, limits=limits, require_signature=settings.require_signature)
     side = Path(rejected) if rejected else None
     with _bar() as report:
         summary = score(predictor, Path(source), Path(output), rejected=side, chunk=chunk, report=report)

@@ -17,7 +17,8 @@ from ketch.serve.server import listen, run, url_of
 @click.command("serve")
 @click.argument("model")
 @trust_option
-@options("host", "port", "api_keys_file", "auth", "log", "max_body", "max_rows", "strict", "lenient", "home")
+@options("host", "port", "api_keys_file", "auth", "log", "max_body", "max_rows")
+@options("strict", "lenient", "require_signature", "home")
 def serve_command(model: str, trust: str | None, **flags: Any) -> None:
     """Answer over HTTP for MODEL: a bundle, a model file, or a store reference such as churn@champion."""
     for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # a pool costs more than the row it is woken for
@@ -27,7 +28,7 @@ def serve_command(model: str, trust: str | None, **flags: Any) -> None:
     guard = guard_at(settings.host, keys_of(settings), auth=settings.auth)
     opened = listen(settings.host, settings.port)
     limits = Limits(settings.max_rows, settings.strict, settings.lenient)
-    predictor = load(model, home=settings.home, limits=limits)
+    predictor = load(model, home=settings.home, limits=limits, require_signature=settings.require_signature)
     log = Log(settings.log) if settings.log else None
     url = url_of(opened)
     names = ", ".join(predictor.answers)

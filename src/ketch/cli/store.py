@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from ketch import bundle
+from ketch import bundle, trust
 from ketch.cli import options, settle
 from ketch.errors import InputError
 from ketch.pack import read_bytes
@@ -27,12 +27,14 @@ def _now() -> str:
 @click.option("--name", default="", help="Name in the store.  [the bundle's own]")
 @options("home")
 def push_command(path: str, name: str, **flags: Any) -> None:
-    """Put BUNDLE into the store as a new version."""
+    """Put BUNDLE into the store as a new version, with the signature that lies beside it."""
     data = read_bytes(Path(path))
     if not bundle.looks_like_bundle(data):
         raise InputError(f"{path} is not a bundle", hint=f"Make one from it with: ketch pack {path}")
-    opened, now = bundle.read(data, path), _now()
-    version = _store(flags).push(data, name or opened.manifest.name, when=now)
+    home, now, signature = settle(flags).home, _now(), trust.signature_beside(Path(path))
+    trust.check_signature(data, signature, known=trust.keys(home), name=Path(path).name)
+    opened = bundle.read(data, path)
+    version = Store(home / "store").push(data, name or opened.manifest.name, when=now, signature=signature)
     known = "" if version.pushed_at == now else "  (was there already)"
     click.echo(f"{version.ref}  sha256={version.sha256}{known}")
 
@@ -42,11 +44,16 @@ def push_command(path: str, name: str, **flags: Any) -> None:
 @click.option("-o", "--output", help="Where to write it.  [NAME-VERSION.ketch]")
 @options("home")
 def pull_command(reference: str, output: str | None, **flags: Any) -> None:
-    """Get MODEL, such as churn:3 or churn@champion, out of the store."""
+    """Get MODEL, such as churn:3 or churn@champion, out of the store, with its signature."""
     store = _store(flags)
     version = store.resolve(reference)
     path = Path(output or f"{version.name}-{version.number}{bundle.SUFFIX}")
+    signature, beside = store.signature(version.ref), path.with_name(path.name + trust.SIGNATURE)
     bundle.save(store.pull(version.ref), path)
+    if signature is None:
+        beside.unlink(missing_ok=True)  # of the file that stood here before
+    else:
+        bundle.save(signature, beside)
     click.echo(f"{path}  {version.ref}")
 
 
