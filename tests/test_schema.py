@@ -60,6 +60,10 @@ def check(row: Mapping[str, object], fields: Sequence[Field] = FIELDS, **how: bo
     return Checker(fields, **how)({name: [value] for name, value in row.items()}, 1)
 
 
+def profiled(table: Mapping[str, list[object]]) -> dict[str, dict[str, object]]:
+    return {name: profile(values) for name, values in table.items()}
+
+
 def codes(faults: Sequence[Fault]) -> list[tuple[str, str]]:
     return [(fault.field, fault.code) for fault in faults]
 
@@ -541,10 +545,10 @@ def test_rows_composed_from_any_sample_keep_the_contract_learnt_from_it(
     before = Field("f", kind, required=required, categories=("x", "y") if kind == "category" else ())
     learnt = refine(before, values)
     table = {"f": values}
-    rows = compose([learnt], Told(), table, 20)
+    rows = compose([learnt], Told(), profiled(table), 20)
     checked = Checker([learnt], strict=kind == "category")(rows, 20)
     assert not checked.faults, (learnt, checked.faults)
-    assert rows == compose([learnt], Told(), table, 20)
+    assert rows == compose([learnt], Told(), profiled(table), 20)
 
 
 def test_composed_rows_walk_through_everything() -> None:
@@ -564,7 +568,7 @@ def test_composed_rows_walk_through_everything() -> None:
     ]
     told = Told({"t": ["sun", "rain"]}, {"p": (-5.0, 10.0), "q": (0.0, 0.5), "i": (-9.0, -3.0)})
     table: dict[str, list[object]] = {"c": ["b", "b", "b", "c"], "n": [1.0, 2.0, 30.0]}
-    rows = compose(fields, told, table, 50)
+    rows = compose(fields, told, profiled(table), 50)
     assert rows["c"][0] == "b"
     assert set(rows["c"]) == {"a", "b", "c"}
     assert set(rows["b"]) == {True, False}
@@ -578,7 +582,7 @@ def test_composed_rows_walk_through_everything() -> None:
     assert rows["o"].count(None) == 7
     assert rows["o"][0] is not None
     assert not Checker(fields[:-1])(rows, 50).faults
-    assert rows == compose(fields, told, table, 50)
+    assert rows == compose(fields, told, profiled(table), 50)
 
 
 def test_no_record_of_a_sample_is_composed() -> None:
@@ -595,7 +599,7 @@ def test_no_record_of_a_sample_is_composed() -> None:
     table: dict[str, list[object]] = {name: [row[name] for row in rows] for name in rows[0]}
     fields = [refine(Field(name, "number"), values) for name, values in table.items()]
     assert [each.type for each in fields] == ["text", "number", "integer", "category"]
-    made = compose(fields, Told(), table, 48)
+    made = compose(fields, Told(), profiled(table), 48)
     real = {(row["fee"], row["age"], row["plan"]) for row in rows}
     assert not real & set(zip(made["fee"], made["age"], made["plan"], strict=True))
     written = json.dumps([made, {name: profile(values) for name, values in table.items() if name != "name"}])

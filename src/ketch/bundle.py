@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from ketch import trust
 from ketch.errors import BundleError, CorruptBundle, UnknownFormat
 from ketch.schema import NAME, Answer, Contract, Field
 
@@ -35,6 +36,14 @@ class Original(msgspec.Struct, frozen=True):
     name: str
 
 
+class Parity(msgspec.Struct, frozen=True):
+    """How the compiled form agreed with the original: on how many rows, the worst difference; or why there is none."""
+
+    rows: int = 0
+    worst: float = 0.0
+    reason: str = ""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What the bundle is; names every member with its SHA-256."""
 
@@ -48,6 +57,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     origin: dict[str, str]
     versions: dict[str, str]
     members: dict[str, str]
+    parity: Parity = Parity()
+    code: tuple[str, ...] = ()
 
 
 class Golden(msgspec.Struct, frozen=True):
@@ -69,6 +80,11 @@ class Bundle(msgspec.Struct, frozen=True):
     files: dict[str, bytes]
     sha256: str
     signed_by: str = ""  # the trusted key that signed it, which permits its code; found by whoever opens it
+
+    @property
+    def code(self) -> dict[str, bytes]:
+        """Give the sources that travel with the model, by member."""
+        return {member: self.files[member] for member in self.manifest.code}
 
     @property
     def originals(self) -> list[tuple[str, str, bytes]]:
@@ -105,6 +121,15 @@ def write(
         "golden.json": pretty(golden),
         "profile.json": pretty(profile),
     }
+    return _archived(manifest, members)
+
+
+def replaced(opened: Bundle, files: Mapping[str, bytes]) -> bytes:
+    """Put an opened bundle together again with some members added or replaced; it has an identity of its own."""
+    return _archived(opened.manifest, {**opened.files, **files})
+
+
+def _archived(manifest: Manifest, members: dict[str, bytes]) -> bytes:
     sums = {name: identity(data) for name, data in sorted(members.items())}
     members["manifest.json"] = pretty(msgspec.structs.replace(manifest, members=sums))
     out = io.BytesIO()
@@ -131,8 +156,8 @@ def save(data: bytes, path: Path) -> None:
 
 
 def looks_like_bundle(data: bytes) -> bool:
-    """Say whether the bytes are a zip archive, which no pickle is."""
-    return data[:4] == b"PK\x03\x04"
+    """Say whether the bytes are a zip archive, which no pickle is, and no skops file."""
+    return data[:4] == b"PK\x03\x04" and not trust.is_skops(data)
 
 
 def read(data: bytes, name: str) -> Bundle:
@@ -204,6 +229,8 @@ def _require_sense(manifest: Manifest, golden: Golden, members: Mapping[str, byt
     for each in manifest.originals:
         if each.member not in members:
             raise _corrupt(name, f"{each.member} is missing")
+    if set(manifest.code) != {member for member in members if member.startswith("code/")}:
+        raise _corrupt(name, "its manifest does not list its code")
     answer = manifest.answer
     if answer.task == "binary" and (len(answer.classes) != 2 or answer.positive not in answer.classes):
         raise _corrupt(name, "its yes/no answer does not have two classes, one of them positive")

@@ -5,10 +5,11 @@ body --*decode*--> Table        answers --*encode*--> body
 
 import csv
 import io
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -127,6 +128,54 @@ def columns_of(rows: Sequence[Mapping[str, object]]) -> Columns:
     """Turn rows into columns over the union of their names, ABSENT where a row lacks one."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name, ABSENT) for row in rows] for name in names}
+
+
+# ---- one clean row, in one step --------------------------------------------------------------------
+
+Row = tuple[object, ...]
+
+
+def row_reader(fields: Sequence[Field]) -> Callable[[bytes], Row | None] | None:
+    """Make what reads a JSON object that keeps the contract as a row of values in the order of the fields.
+
+    It gives None for any other body, and for one that would be flagged: those are for `decode` and its messages. There
+    is no such reader where a field's values cannot be told by their type alone.
+    """
+    kinds = [_row_type(each) for each in fields]
+    if None in kinds or not fields:
+        return None
+    names = {f"f{place}": each.name for place, each in enumerate(fields)}
+    rows = [
+        (name, kind if each.required else kind | None, *(() if each.required else (None,)))
+        for name, kind, each in zip(names, kinds, fields, strict=True)
+    ]
+    kind = msgspec.defstruct("Row", rows, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False)
+    decode_row, values_of = msgspec.json.Decoder(kind).decode, msgspec.structs.astuple
+
+    def read(body: bytes) -> Row | None:
+        try:
+            return values_of(decode_row(body))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+
+    return read
+
+
+def _row_type(each: Field) -> Any:
+    if each.type == "number":
+        low = -LARGEST if each.minimum is None else each.minimum
+        high = LARGEST if each.maximum is None else each.maximum
+        return Annotated[float, msgspec.Meta(ge=low, le=high)]
+    if each.type == "integer":
+        low = -(2**53) if each.minimum is None else math.ceil(each.minimum)
+        high = 2**53 if each.maximum is None else math.floor(each.maximum)
+        return Annotated[int, msgspec.Meta(ge=low, le=high)]
+    if each.type == "category" and {type(value) for value in each.categories} in ({str}, {int}):
+        return Literal[each.categories]
+    return {"boolean": bool, "text": str}.get(each.type)
+
+
+LARGEST: Final = 1.7976931348623157e308
 
 
 # ---- CSV: every cell is a text, so types come from the contract ------------------------------------

@@ -6,13 +6,22 @@ from types import ModuleType
 from ketch.errors import NotInstalled
 
 EXTRAS = {  # root module -> extra that brings it
+    "cloudpickle": "code",
+    "detect_secrets": "code",
     "joblib": "sklearn",
     "numpy": "sklearn",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "packaging": "lock",
     "pandas": "sklearn",
+    "plette": "lock",
     "psycopg": "postgres",
     "pyarrow": "arrow",
     "scipy": "sklearn",
     "sklearn": "sklearn",
+    "skops": "skops",
+    "uv": "lock",
+    "yaml": "mlflow",
 }
 
 

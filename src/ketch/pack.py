@@ -6,9 +6,8 @@ files or object --*open*--> model --*study*--> draft --*refine, try*--> contract
 import copy
 import math
 import os
-import pickle
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,18 +16,31 @@ from typing import Any, Final
 
 import msgspec
 
-from ketch import bundle, extras, settings, trust
-from ketch.adapters import Adapter, Knowledge, Runner, adapter_for, format_of, open_original
-from ketch.bundle import Golden, Manifest, Original
-from ketch.errors import ContractError, InputError, KetchWarning, ModelError, NotAModel, UnsupportedModel, UsageError
+from ketch import bundle, code, compiler, extras, lock, rescue, settings, trust
+from ketch.adapters import Adapter, Knowledge, RowStudy, Runner, adapter_for, format_of
+from ketch.bundle import Golden, Manifest, Original, Parity
+from ketch.code import Captured
+from ketch.compiler.parity import Trial, examine
+from ketch.errors import (
+    ContractError,
+    InputError,
+    KetchWarning,
+    ModelError,
+    NotAModel,
+    NotInstalled,
+    UnsupportedModel,
+    UsageError,
+)
+from ketch.program import evaluator
 from ketch.schema import NAME, Answer, Columns, Contract, Field, Scalar, slug
 from ketch.schema.amend import amended, parse, require_known
 from ketch.schema.checks import Checker
+from ketch.schema.sample import Profiles, profile, refine
 from ketch.schema.sample import compose as compose_rows
-from ketch.schema.sample import profile, refine
 
 GOLDEN_ROWS: Final = 48
 TOLERANCE: Final = 1e-6
+MOST_AS_SKOPS: Final = 32 << 20  # bytes of a pickle; 111 MB took 13 s to save and open again
 YES: Final = frozenset({"1", "1.0", "true", "yes"})
 
 
@@ -40,7 +52,9 @@ class Options:
     name: str = ""
     positive: str | None = None
     threshold: float | None = None
+    tolerance: float = TOLERANCE
     amendments: Mapping[str, Any] = field(default_factory=dict)
+    rescue: bool = False
     ask: Callable[[Sequence[Scalar]], Scalar] | None = None
 
 
@@ -64,7 +78,7 @@ class Packed:
     path: Path | None = None
 
 
-def pack(
+def pack(  # noqa: PLR0913 (what a person may say, each by its name)
     model: object,
     path: str | Path | None = None,
     *,
@@ -74,11 +88,15 @@ def pack(
     positive: object = None,
     threshold: float | None = None,
     contract: str | Path | None = None,
+    tolerance: float = TOLERANCE,
+    rescue: bool = False,
 ) -> Packed:
     """Pack a fitted model, or the file or files it was saved to, into a bundle.
 
     `data` is a DataFrame, a list of dicts or the path of a CSV or Parquet file: it sharpens types, ranges and
     categories. `positive` names the class whose probability is answered; `contract` is an amended contract.toml.
+    `tolerance` is how far the compiled form may differ from the original; where it differs more, the original serves.
+    `rescue` rebuilds a file of an older scikit-learn and proves it in that version.
     The bundle is written to `path`, by default `NAME.ketch` in the current folder.
 
     Raises:
@@ -89,6 +107,8 @@ def pack(
         name=name,
         positive=None if positive is None else str(positive),
         threshold=threshold,
+        tolerance=tolerance,
+        rescue=rescue,
         amendments=parse(read_bytes(Path(contract)), str(contract)) if contract else {},
     )
     packed = compose(model, read_table(data), options, home=settings.home(os.environ))
@@ -100,52 +120,101 @@ def pack(
 
 
 def compose(model: object, table: Columns | None, options: Options, *, home: Path) -> Packed:
-    """Compose a bundle; nothing but approvals is written."""
-    notes: list[str] = []
-    sources, parts = _open(model, home, notes)
+    """Compose a bundle; nothing but approvals and caches is written."""
+    with rescue.Case(wanted=options.rescue, home=home, environ=os.environ) as case:
+        return _composed(model, table, options, home, case)
+
+
+def _composed(model: object, table: Columns | None, options: Options, home: Path, case: rescue.Case) -> Packed:
+    sources, parts, carried = _open(model, home, case)
+    notes = [*case.notes(), *_named_beside(carried)]
+    safer = [] if code.runs(_parts(sources), carried.files) else _as_skops(sources, parts, home)  # before n_jobs is set
     adapter = adapter_for(first_object(parts))
     joined = adapter.join(parts)
     names = [] if table is None else [name for name in table if name != options.target]
-    knowledge = adapter.study(joined, names)
+    knowledge = (
+        adapter.study_rows(joined, table, names) if isinstance(adapter, RowStudy) else adapter.study(joined, names)
+    )
     _require_target(options, table, knowledge)
     fields = _sharpened(knowledge, table)
+    profiles = {name: profile(values) for name, values in (table or {}).items()}
     runner = adapter.runner(joined, fields)
-    fields = _settle_missing(fields, knowledge, table, runner)
+    fields = _settle_missing(fields, knowledge, profiles, case.trial(runner))
     require_known([each.name for each in fields], options.amendments)
-    fields = tuple(amended(each, options.amendments) for each in _with_examples(fields, knowledge, table))
+    fields = tuple(amended(each, options.amendments) for each in _with_examples(fields, knowledge, profiles))
     _require_examples(fields)
     answer = _answer(knowledge, options, notes)
     chosen = _name(options, sources)
+    trial = Trial(fields, answer, knowledge, table, profiles, runner, options.tolerance)
+    proved = case.prove(trial)
+    program, parity = _compiled(adapter, joined, trial)
+    golden = _golden(fields, knowledge, profiles, runner)
+    if safer and _answers_alike(adapter, [part for _, part in safer], fields, golden):
+        sources = [source for source, _ in safer]
+    captured = _captured(sources, adapter, adapter.inputs(joined, fields).form, program, carried)
     manifest = Manifest(
         format=bundle.FORMAT,
         name=chosen,
         answer=answer,
         adapter=_root(adapter),
-        serves="original",
-        tolerance=TOLERANCE,
+        serves="compiled" if program else "original",
+        tolerance=options.tolerance,
         originals=tuple(Original(_member(place, each), each.format, each.name) for place, each in enumerate(sources)),
-        origin=dict(knowledge.origin),
-        versions=bundle.versions(adapter.requirements(), version("ketch")),
+        origin={**knowledge.origin, **proved},
+        versions=bundle.versions(captured, version("ketch")),
         members={},
+        parity=parity,
+        code=tuple(carried.files),
     )
     files = {_member(place, each): each.data for place, each in enumerate(sources)}
-    files["env/requirements.txt"] = _requirements(adapter)
-    golden = _golden(fields, knowledge, table, runner)
+    files |= {**program, **carried.files, **case.files()}
+    files[lock.CAPTURED] = _requirements(captured)
     contract = Contract(fields, answer)
     return Packed(
-        bundle.write(manifest, contract, golden, _profile(fields, table, options.target), files), chosen, tuple(notes)
+        bundle.write(manifest, contract, golden, _profile(fields, profiles, options.target), files),
+        chosen,
+        tuple(notes),
     )
+
+
+def _study(adapter: Adapter, model: object, table: Columns | None, names: Sequence[str]) -> Knowledge:
+    if isinstance(adapter, RowStudy) and table is not None:
+        return adapter.study_rows(model, {name: table[name] for name in names})
+    return adapter.study(model, names)
+
+
+def _compiled(adapter: Adapter, model: object, trial: Trial) -> tuple[dict[str, bytes], Parity]:
+    """Compile the model and hold the result against it; without one, give the reason."""
+    try:
+        made = compiler.compiled(adapter, model, trial.fields, trial.answer)
+        candidate = evaluator(made.files, trial.answer, trial.fields)
+        return made.files, examine(trial, candidate, made.thresholds)
+    except (compiler.NotCompiled, NotInstalled) as reason:
+        return {}, Parity(reason=str(reason))
 
 
 def _root(adapter: Adapter) -> str:
     return str(getattr(adapter, "__name__", type(adapter).__module__)).rpartition(".")[2]
 
 
-def _requirements(adapter: Adapter) -> bytes:
-    return "".join(f"{name}=={number}\n" for name, number in sorted(adapter.requirements().items())).encode()
+def _captured(
+    sources: Sequence[Source], adapter: Adapter, form: str, program: Iterable[str], carried: Captured
+) -> dict[str, str]:
+    """Give the versions of what the model's files import, and of what it and its compiled form are asked with."""
+    named = [name for each in sources for name in trust.examine(each.data).imports]
+    named += [f"{library}.it" for library in sorted(carried.libraries)]
+    opened_by = ["skops"] if any(each.format == "skops" for each in sources) else []
+    asked_with = [*adapter.requirements(), *(["pandas"] if form == "frame" else []), *lock.runtime(program)]
+    return lock.capture(named, [*opened_by, *asked_with])
+
+
+def _requirements(captured: Mapping[str, str]) -> bytes:
+    return "".join(f"{name}=={number}\n" for name, number in captured.items()).encode()
 
 
 def _member(place: int, source: Source) -> str:
+    if source.format == code.PYTHON:
+        return code.PLACE + source.name
     stem = slug(Path(source.name).name)
     return f"original/{place}-{stem}"
 
@@ -153,16 +222,37 @@ def _member(place: int, source: Source) -> str:
 # ---- opening what was given ------------------------------------------------------------------------
 
 
-def _open(model: object, home: Path, notes: list[str]) -> tuple[list[Source], list[object]]:
+def _open(model: object, home: Path, case: rescue.Case) -> tuple[list[Source], list[object], Captured]:
     paths = _as_paths(model)
+    sources, carried = read_files(paths) if paths else _given(model, home)
+    given = _parts(sources)
+    if code.runs(given, carried.files):  # opened as it will be elsewhere, which shows what is missing
+        name = " and ".join(source.name for source in sources)
+        here = platform.python_version()
+        return sources, code.open_parts(given, carried.files, home=home, name=name, python=here), carried
     if not paths:
-        return [_pickled(model, home)], [copy.deepcopy(model)]  # a runner sets n_jobs, its owner's model keeps its own
+        return sources, [copy.deepcopy(model)], carried  # a runner sets n_jobs, its owner's model keeps its own
+    opened = [case.open(source) for source in sources]
+    case.require_old()
+    return [source for source, _ in opened], [part for _, part in opened], carried
+
+
+def _parts(sources: Sequence[Source]) -> list[code.Part]:
+    return [(source.name, source.format, source.data) for source in sources]
+
+
+def _named_beside(carried: Captured) -> list[str]:
+    return [f"{name} is named by the code and does not travel; let the model hold what is in it" for name in carried.beside]
+
+
+def read_files(paths: Sequence[Path]) -> tuple[list[Source], Captured]:
+    """Read the files of a model, and find the code that they need; nothing is opened.
+
+    Raises:
+        InputError, ModelError: a file cannot be read, or some of its code cannot travel.
+    """
     sources = [_read_file(path) for path in paths]
-    parts = []
-    for source in sources:
-        parts.append(open_original(source.data, source.format, home=home, name=source.name))
-        notes += _version_notes(source)
-    return sources, parts
+    return sources, code.capture_files(paths, _parts(sources))
 
 
 def _as_paths(model: object) -> list[Path]:
@@ -186,7 +276,7 @@ def first_object(parts: object) -> object:
 
 def _read_file(path: Path) -> Source:
     data = read_bytes(path)
-    if form := format_of(path.name, data):
+    if form := code.PYTHON if path.suffix == ".py" else format_of(path.name, data):
         return Source(path.name, form, data)
     if bundle.looks_like_bundle(data):
         raise InputError(f"{path} is a zip archive, not a pickle", hint="Give the file your notebook saved.")
@@ -208,32 +298,41 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}", hint="Give a readable file.") from None
 
 
-def _pickled(model: object, home: Path) -> Source:
+def _given(model: object, home: Path) -> tuple[list[Source], Captured]:
+    """Write an object as its maker holds it, with the code that it needs; its maker is packing it, here and now."""
     adapter_for(first_object(model))
-    try:
-        data = pickle.dumps(model, protocol=5)
-    except Exception as error:
-        raise UnsupportedModel(
-            f"The model cannot be saved: {error}", hint="Define its functions in a module that can be imported."
-        ) from None
+    part, carried = code.capture_object(model)
+    name, form, data = part
     finding = trust.examine(data)
-    if local := [each for each in finding.refused if each.startswith("__main__.")]:
-        raise UnsupportedModel(
-            f"The model uses {local[0]}, which only this script or notebook knows",
-            hint="Move it to a module that can be imported, fit the model again, then pack it.",
-        )
-    if finding.refused or finding.faults:  # its maker is packing it, here and now
-        trust.approve(data, home=home, name="packed from Python", when=datetime.now(UTC).isoformat(timespec="seconds"))
-    return Source("model.pkl", "pickle", data)
+    if code.runs([part], carried.files) or finding.refused or finding.faults:
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        code.approve([part], carried.files, home=home, name="packed from Python", when=when)
+    return [Source(name, form, data)], carried
 
 
-def _version_notes(source: Source) -> list[str]:
-    if not source.written_by or source.written_by == (installed := extras.load("sklearn").__version__):
-        return []
-    return [
-        f"{source.name} was written by scikit-learn {source.written_by}, this is {installed}: compare a few answers "
-        "with the original's before you rely on it"
-    ]
+def _as_skops(sources: Sequence[Source], parts: Sequence[object], home: Path) -> list[tuple[Source, object]]:
+    """Write the model's files as skops, with what they open to; none where skops or the gate does not hold them all.
+
+    A file of another scikit-learn keeps its bytes, which that one still opens.
+    """
+    made = []
+    for source, part in zip(sources, parts, strict=True):
+        if source.format not in {"pickle", "joblib"} or len(source.data) > MOST_AS_SKOPS or rescue.is_foreign(source):
+            return []
+        if (saved := trust.as_skops(part, home=home)) is None:
+            return []
+        made.append((Source(str(Path(source.name).with_suffix(".skops")), "skops", saved[0]), saved[1]))
+    return made
+
+
+def _answers_alike(adapter: Adapter, parts: list[object], fields: tuple[Field, ...], golden: Golden) -> bool:
+    """Tell whether a model saved in another form gives the same golden answers, bit for bit."""
+    columns: Columns = {each.name: [row[each.name] for row in golden.rows] for each in fields}
+    try:
+        raw = adapter.runner(adapter.join(parts), fields)(columns, len(golden.rows))
+    except Exception:  # whatever it stumbles over, it is not the same
+        return False
+    return (raw.labels, raw.probabilities, raw.scores) == (golden.labels, golden.probabilities, golden.scores)
 
 
 # ---- the contract ----------------------------------------------------------------------------------
@@ -264,11 +363,11 @@ def _sharpened(knowledge: Knowledge, table: Columns | None) -> tuple[Field, ...]
 
 
 def _settle_missing(
-    fields: tuple[Field, ...], knowledge: Knowledge, table: Columns | None, runner: Runner
+    fields: tuple[Field, ...], knowledge: Knowledge, profiles: Profiles, runner: Runner
 ) -> tuple[Field, ...]:
     """Let a field be missing where the model answers without it; what an encoder settled is not tried."""
     open_names = [each.name for each in fields if each.name not in knowledge.settled]
-    typical = {name: values[:1] for name, values in compose_rows(fields, knowledge, table, 1).items()}
+    typical = compose_rows(fields, knowledge, profiles, 1)
     _try(runner, typical, 1)
     together = {name: values * len(open_names) for name, values in typical.items()}
     for place, name in enumerate(open_names):
@@ -366,8 +465,8 @@ def _name(options: Options, sources: Sequence[Source]) -> str:
 # ---- rows composed from the contract ---------------------------------------------------------------
 
 
-def _with_examples(fields: Sequence[Field], knowledge: Knowledge, table: Columns | None) -> list[Field]:
-    typical = compose_rows(fields, knowledge, table, 1)
+def _with_examples(fields: Sequence[Field], knowledge: Knowledge, profiles: Profiles) -> list[Field]:
+    typical = compose_rows(fields, knowledge, profiles, 1)
     return [msgspec.structs.replace(each, example=typical[each.name][0]) for each in fields]
 
 
@@ -380,8 +479,8 @@ def _require_examples(fields: Sequence[Field]) -> None:
         )
 
 
-def _golden(fields: tuple[Field, ...], knowledge: Knowledge, table: Columns | None, runner: Runner) -> Golden:
-    columns = compose_rows(fields, knowledge, table, GOLDEN_ROWS)
+def _golden(fields: tuple[Field, ...], knowledge: Knowledge, profiles: Profiles, runner: Runner) -> Golden:
+    columns = compose_rows(fields, knowledge, profiles, GOLDEN_ROWS)
     keep = _answerable(runner, columns)
     columns = {name: [values[row] for row in keep] for name, values in columns.items()}
     raw = runner(columns, len(keep))
@@ -401,11 +500,9 @@ def _answerable(runner: Runner, columns: Columns) -> list[int]:
     ]
 
 
-def _profile(fields: Sequence[Field], table: Columns | None, target: str) -> dict[str, object]:
-    if table is None:
-        return {}
-    names = [each.name for each in fields if each.name in table and each.type != "text"]
-    return {name: profile(table[name]) for name in [*names, *([target] if target in table else [])]}
+def _profile(fields: Sequence[Field], profiles: Profiles, target: str) -> dict[str, object]:
+    names = [each.name for each in fields if each.type != "text"]
+    return {name: profiles[name] for name in [*names, target] if name in profiles}
 
 
 # ---- the sample ------------------------------------------------------------------------------------

@@ -14,17 +14,18 @@ from typing import Any, Final
 
 import msgspec
 
-from ketch import bundle, codec, settings, trust
-from ketch.adapters import KNOWN, Adapter, Raw, Runner, adapter_for, open_original
+from ketch import bundle, code, codec, settings, trust
+from ketch.adapters import KNOWN, Adapter, Raw, Runner, adapter_for
 from ketch.bundle import Bundle, Golden
 from ketch.codec import JSON, Table
 from ketch.errors import AnswersDiffer, CorruptBundle, InputError, KetchWarning, NotAnswerable, RowsRefused
-from ketch.pack import Options, compose, first_object, read_bytes, read_table
+from ketch.pack import Options, compose, first_object, read_bytes, read_files, read_table
+from ketch.program import evaluator
 from ketch.schema import Answer, Columns, Contract, Fault, Scalar, is_missing, plain
 from ketch.schema.checks import Checker
 from ketch.store import Store
 
-SUFFIXES: Final = frozenset({bundle.SUFFIX, ".bin", ".joblib", ".pickle", ".pkl", ".sav"})
+SUFFIXES: Final = frozenset({bundle.SUFFIX, ".bin", ".joblib", ".onnx", ".pickle", ".pkl", ".sav", ".skops"})
 MOST_FAULTS: Final = 100  # listed in one refusal; a body of 10,000 bad rows must not make an answer of 10 MB
 
 
@@ -56,6 +57,21 @@ class Limits:
     lenient: bool = False
 
 
+@dataclass(frozen=True)
+class Unit:
+    """What is approved at once: one file, or the files of a model with code of its maker's own."""
+
+    name: str
+    parts: Sequence[code.Part]
+    files: Mapping[str, bytes]
+    also: frozenset[str] = frozenset()
+
+    @property
+    def identities(self) -> frozenset[str]:
+        """Give every SHA-256 that names it: its own, those of its files, that of its bundle."""
+        return self.also | {code.unit(self.parts, self.files)} | {trust.digest(data) for _, _, data in self.parts}
+
+
 class Predictor:
     """A bundle, ready to answer."""
 
@@ -68,6 +84,8 @@ class Predictor:
         self._runner = runner
         self.checker = Checker(opened.contract.fields, strict=limits.strict, lenient=limits.lenient)
         self._shape = _shaper(opened.contract.answer)
+        # an original may tell 5 from 5.0, a program does not
+        self._read_row = codec.row_reader(opened.contract.fields) if hasattr(runner, "row") else None
 
     @property
     def answers(self) -> list[str]:
@@ -80,6 +98,8 @@ class Predictor:
         Raises:
             RequestError: one of its kinds, with the rows and fields at fault.
         """
+        if self._read_row and content_type == JSON and (values := self._read_row(body)) is not None:
+            return Rows({each.name: [value] for each, value in zip(self.contract.fields, values, strict=True)}, 1, True)
         return self.check(codec.decode(body, content_type, self.contract.fields, max_rows=self.limits.max_rows))
 
     def check(self, table: Table) -> Rows:
@@ -112,12 +132,12 @@ class Predictor:
             NotAnswerable: the model fails on rows that keep the contract.
         """
         try:
-            return self._runner(rows.columns, rows.n)
+            raw = self._runner(rows.columns, rows.n)
+            if raw.classes is not None:
+                _require_classes(raw.classes, self.contract.answer.classes)
+            return raw
         except Exception as error:
-            raise NotAnswerable(
-                f"The model gives no answer to this: {type(error).__name__}",
-                hint="Compare the values with GET /schema; one is outside what the model was made for.",
-            ) from error
+            raise _not_answerable(error) from error
 
     def answer(self, raw: Raw, *, single: bool) -> Results:
         """Put the model's answers into the words of the wire.
@@ -138,7 +158,18 @@ class Predictor:
 
     def __call__(self, body: bytes, content_type: str = JSON, accept: str = "") -> bytes:
         """Answer a body with a body."""
+        if self._read_row and content_type == JSON and not accept and (values := self._read_row(body)) is not None:
+            return self.encode(self._answer_row(values))
         return self.encode(self.run(self.decode(body, content_type)), codec.accepted(accept, content_type))
+
+    def _answer_row(self, values: Sequence[object]) -> Results:
+        """Answer one clean row of a compiled model, by the shortest way."""
+        runner: Any = self._runner
+        try:
+            raw = runner.row(values)
+        except Exception as error:
+            raise _not_answerable(error) from error
+        return Results(self._shape(raw), 1, single=True)
 
     def predict(self, rows: Any) -> Any:
         """Answer a dict with a dict, a list with a list, a DataFrame with a DataFrame on the same index.
@@ -193,6 +224,18 @@ class Predictor:
             f"{self.name} does not give its golden answers here ({reason})",
             hint=f"Serve it where {_made_with(self.bundle)} is installed, or pack the model again here.",
         )
+
+
+def _not_answerable(error: Exception) -> NotAnswerable:
+    return NotAnswerable(
+        f"The model gives no answer to this: {type(error).__name__}",
+        hint="Compare the values with GET /schema; one is outside what the model was made for.",
+    )
+
+
+def _require_classes(found: Sequence[object], known: Sequence[object]) -> None:
+    if tuple(found) != tuple(known):
+        raise ValueError(f"it answers for the classes {list(found)}, not {list(known)}")
 
 
 def _raw(golden: Golden) -> Raw:
@@ -419,32 +462,82 @@ def fetch_bundle(model: str, *, home: Path) -> Bundle:
 
 
 def opened_files(model: str, *, home: Path) -> list[tuple[str, bytes, frozenset[str]]]:
-    """List the files that opening MODEL would unpickle: name, bytes, and the SHA-256 of each and of its bundle."""
+    """List the files that opening MODEL would construct: name, bytes, and the SHA-256 of each and of its bundle.
+
+    A bundle whose compiled form serves opens none of them.
+    """
     data, name, _ = fetch(model, home)
     if not bundle.looks_like_bundle(data):
         return [(name, data, frozenset({trust.digest(data)}))]
     opened = bundle.read(data, name)
+    if opened.manifest.serves == "compiled":
+        return []
     return [(each, part, frozenset({trust.digest(part), opened.sha256})) for each, _, part in opened.originals]
 
 
+def opened_units(models: Sequence[str], *, home: Path) -> list[Unit]:
+    """List what opening these MODELs would construct, each with the identities that approve it.
+
+    Files that need code of a user's own are one unit, with that code: none of them is trusted with other code.
+    """
+    files = [Path(model) for model in models if Path(model).is_file()]
+    if len(files) == len(models) and not any(bundle.looks_like_bundle(read_bytes(path)) for path in files):
+        sources, carried = read_files(files)
+        parts = [(each.name, each.format, each.data) for each in sources]
+        if code.runs(parts, carried.files):
+            return [Unit(" and ".join(path.name for path in files), parts, carried.files)]
+    units = []
+    for model in models:
+        found = opened_files(model, home=home)
+        if (unit := _carrying(model, home=home)) and found:
+            units.append(unit)
+        else:
+            units += [Unit(name, [(name, "", data)], {}, sums) for name, data, sums in found]
+    return units
+
+
+def _carrying(model: str, *, home: Path) -> Unit | None:
+    data, name, _ = fetch(model, home)
+    if not bundle.looks_like_bundle(data):
+        return None
+    opened = bundle.read(data, name)
+    if not code.runs(opened.originals, opened.code):
+        return None
+    return Unit(name, opened.originals, opened.code, frozenset({opened.sha256}))
+
+
 def open_bundle(opened: Bundle, *, home: Path, limits: Limits = Limits(), reference: str = "") -> Predictor:
-    """Construct the model of an opened bundle, through the gate, and replay its golden predictions.
+    """Make a bundle's model ready: its program, else the original through the gate; and replay its golden predictions.
 
     Raises:
         TrustError, CorruptBundle, AnswersDiffer: it must not, or cannot, serve here.
     """
-    manifest = opened.manifest
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # `inspect` compares versions; golden predictions decide
-        parts = [
-            open_original(data, form, home=home, name=name, signed=bool(opened.signed_by))
-            for name, form, data in opened.originals
-        ]
-    adapter = _adapter(manifest.adapter, parts)
-    runner = adapter.runner(adapter.join(parts), opened.contract.fields)
+    compiled = opened.manifest.serves == "compiled"
+    contract = opened.contract
+    runner = evaluator(opened.files, contract.answer, contract.fields) if compiled else open_runner(opened, home=home)
     predictor = Predictor(opened, runner, limits=limits, reference=reference)
     predictor.replay()
     return predictor
+
+
+def open_runner(opened: Bundle, *, home: Path) -> Runner:
+    """Construct the original model of an opened bundle, through the gate.
+
+    Raises:
+        TrustError, ModelError, CorruptBundle: it must not, or cannot, be opened here.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `inspect` compares versions; golden predictions decide
+        parts = code.open_parts(
+            opened.originals,
+            opened.code,
+            home=home,
+            name=opened.manifest.name,
+            python=opened.manifest.versions.get("python", ""),
+            signed=bool(opened.signed_by),
+        )
+    adapter = _adapter(opened.manifest.adapter, parts)
+    return adapter.runner(adapter.join(parts), opened.contract.fields)
 
 
 def _adapter(name: str, parts: Sequence[object]) -> Adapter:

@@ -15,10 +15,11 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from ketch import extras
+from ketch import extras, tokens
 from ketch.adapters import Raw
 from ketch.errors import CorruptBundle
 from ketch.schema import Answer, Columns, Field, Scalar
+from ketch.tokens import Text as Text
 
 MEMBER: Final = "program.json"
 GRAPH_MEMBER: Final = "model.onnx"
@@ -75,25 +76,6 @@ class Number(msgspec.Struct, frozen=True, tag="number"):
     missing: float | str | None = None  # "nan", which JSON cannot write as a number
 
 
-class Text(msgspec.Struct, frozen=True, tag="text"):
-    """A text, cut into tokens that are counted and weighed, as scikit-learn's vectorizers do."""
-
-    field: str
-    width: int
-    analyzer: str = "word"
-    pattern: str = r"(?u)\b\w\w+\b"
-    ngrams: tuple[int, int] = (1, 1)
-    lowercase: bool = True
-    accents: str = ""  # "ascii" or "unicode": how they are stripped
-    stop_words: tuple[str, ...] = ()
-    vocabulary: dict[str, int] | None = None  # without one, tokens are hashed
-    signed: bool = False  # hashed tokens carry a sign
-    binary: bool = False
-    sublinear: bool = False
-    idf: Array | None = None
-    norm: str = ""
-
-
 Part = Table | Number | Text
 
 
@@ -120,9 +102,10 @@ class Graph(msgspec.Struct, frozen=True, tag="graph"):
     """An encoding, and the names of the graph's outputs: one group for each target.
 
     A group has `values` of a regression, or `labels` (places in the classes, clusters, or 1 and -1 for outliers) with
-    `probabilities` or `scores`; its `link` is applied to values or probabilities, as in a linear program. `largest` is
-    beyond what the model takes as a number, `rows_at_once` bounds memory. Rows are padded to a multiple of `block`,
-    because vectorized exp and tanh treat the last few numbers of an array in another way than the rest.
+    `probabilities` or `scores`; its `link` is applied to values or probabilities, as in a linear program. `refused` is
+    true where the original takes no such row. `largest` is beyond what the model takes as a number, `rows_at_once`
+    bounds memory. Rows are padded to a multiple of `block`, because vectorized exp and tanh treat the last few numbers
+    of an array in another way than the rest.
     """
 
     parts: tuple[Part, ...]
@@ -142,6 +125,9 @@ class Evaluator(Protocol):
     def __call__(self, columns: Columns, n: int) -> Raw:
         """Answer `n` rows."""
 
+    def row(self, values: Sequence[Any]) -> Raw:
+        """Answer one row, given in the order of the contract, with the same bits."""
+
 
 def encode(program: Program) -> bytes:
     """Write a program; the same one gives the same bytes."""
@@ -158,8 +144,8 @@ def evaluator(files: Mapping[str, bytes], answer: Answer, fields: Sequence[Field
         program: Program = msgspec.json.decode(files[MEMBER], type=Linear | Graph)
         require_sense(program, fields)
         if isinstance(program, Linear):
-            return LinearEvaluator(program, answer)
-        return GraphEvaluator(program, files[GRAPH_MEMBER], answer)
+            return LinearEvaluator(program, answer, fields)
+        return GraphEvaluator(program, files[GRAPH_MEMBER], answer, fields)
     except (KeyError, ValueError, struct.error, msgspec.DecodeError) as error:
         raise CorruptBundle(f"The compiled form cannot be used: {error}", hint="Pack the model again.") from None
 
@@ -179,6 +165,8 @@ def require_sense(program: Program, fields: Sequence[Field]) -> None:
             raise ValueError(f"the table of {part.field[:60]!r} does not fit its keys")
         if isinstance(part, Number) and not all(kind in STEPS for kind, _ in part.steps):
             raise ValueError(f"{part.field[:60]!r} takes a step that is not known")
+        if isinstance(part, Text):
+            tokens.require_sense(part)
     links = [program.link] if isinstance(program, Linear) else program.links
     if unknown := set(links) - LINKS.keys():
         raise ValueError(f"the link {min(unknown)[:40]!r} is not known")
@@ -241,85 +229,105 @@ class Rows(dict[object, Any]):
 
 
 class LinearEvaluator:
-    """Add up what each value is worth."""
+    """Add up what each value is worth: tables first, then the rest, whichever way a row came."""
 
-    def __init__(self, program: Linear, answer: Answer) -> None:
+    def __init__(self, program: Linear, answer: Answer, fields: Sequence[Field]) -> None:
         self._bias = list(program.bias)
         self._link = LINKS[program.link]
         self._classes = answer.classes
         self._task = answer.task
         self._probable = answer.values == "probability"
-        self._terms = [_term(each, program.largest) for each in program.parts]
-        self._single = len(self._bias) == 1
+        self._alone = len(self._bias) == 1
+        places = {each.name: place for place, each in enumerate(fields)}
+        terms = [(each.part.field, *_term(each, program.largest, alone=self._alone)) for each in program.parts]
+        terms.sort(key=lambda term: term[1] is None)
+        self._terms = [(field, worth.__getitem__ if worth is not None else weigh) for field, worth, weigh in terms]
+        self._tables = [(places[field], worth) for field, worth, _ in terms if worth is not None]
+        self._others = [(places[field], weigh) for field, worth, weigh in terms if worth is None]
 
     def __call__(self, columns: Columns, n: int) -> Raw:
         """Answer `n` rows."""
-        sums = self._sums_of_one(columns, n) if self._single else self._sums_of_many(columns, n)
+        if self._alone:
+            totals = self._bias * n
+            for field, weigh in self._terms:
+                totals = [total + weigh(value) for total, value in zip(totals, columns[field], strict=True)]
+            return self._answered([[total] for total in totals])
+        sums = [self._bias] * n
+        for field, weigh in self._terms:
+            sums = [_sum(row, weigh(value)) for row, value in zip(sums, columns[field], strict=True)]
+        return self._answered(sums)
+
+    def row(self, values: Sequence[Any]) -> Raw:
+        """Answer one row, given in the order of the contract."""
+        if self._alone:
+            (total,) = self._bias
+            for place, worth in self._tables:
+                total += worth[values[place]]
+            for place, weigh in self._others:
+                total += weigh(values[place])
+            return self._answered([[total]])
+        sums = self._bias
+        for place, worth in self._tables:
+            sums = _sum(sums, worth[values[place]])
+        for place, weigh in self._others:
+            sums = _sum(sums, weigh(values[place]))
+        return self._answered([sums])
+
+    def _answered(self, sums: list[list[float]]) -> Raw:
         if self._task == "regression":
             return Raw([self._link(row)[0] for row in sums])
-        if not self._probable:
-            return self._scored(sums)
-        found = [self._link(row) for row in sums]
         classes = self._classes
-        if self._single:
-            return Raw([classes[row[0] > 0] for row in sums], probabilities=found)
-        return Raw([classes[row.index(max(row))] for row in sums], probabilities=found)
-
-    def _sums_of_one(self, columns: Columns, n: int) -> list[list[float]]:
-        (bias,) = self._bias
-        totals = [bias] * n
-        for field, worth, is_table in self._terms:
-            values = columns[field]
-            if is_table:
-                totals = [total + worth[value][0] for total, value in zip(totals, values, strict=True)]
-            else:
-                totals = [total + worth(value)[0] for total, value in zip(totals, values, strict=True)]
-        return [[total] for total in totals]
-
-    def _sums_of_many(self, columns: Columns, n: int) -> list[list[float]]:
-        totals = [self._bias] * n
-        for field, worth, is_table in self._terms:
-            values = columns[field]
-            found = [worth[value] for value in values] if is_table else [worth(value) for value in values]
-            totals = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(totals, found, strict=True)]
-        return totals
-
-    def _scored(self, sums: list[list[float]]) -> Raw:
-        if self._single:
-            scores: list[Any] = [row[0] for row in sums]
-            labels: list[object] = (
-                [1 if score >= 0 else -1 for score in scores]
-                if self._task == "outlier"
-                else [self._classes[score > 0] for score in scores]
-            )
-            return Raw(labels, scores=scores)
-        return Raw([self._classes[row.index(max(row))] for row in sums], scores=sums)  # type: ignore[arg-type]
+        if not self._alone:
+            labels: list[object] = [classes[row.index(max(row))] for row in sums]
+            if self._probable:
+                return Raw(labels, [self._link(row) for row in sums])
+            return Raw(labels, scores=sums)  # type: ignore[arg-type]
+        if self._probable:
+            return Raw([classes[row[0] > 0] for row in sums], [self._link(row) for row in sums])
+        if self._task == "outlier":
+            return Raw([1 if row[0] >= 0 else -1 for row in sums], scores=[row[0] for row in sums])
+        return Raw([classes[row[0] > 0] for row in sums], scores=[row[0] for row in sums])
 
 
-def _term(each: Weights, largest: float) -> tuple[str, Any, bool]:
-    weights, part = each.weights.rows(), each.part
+def _sum(row: Sequence[float], worth: Sequence[float]) -> list[float]:
+    return [a + b for a, b in zip(row, worth, strict=True)]
+
+
+def _term(each: Weights, largest: float, *, alone: bool) -> tuple[Rows | None, Callable[[Any], Any]]:
+    """Give a part's worth as a table, else as a function: one number where there is one output."""
+    part = each.part
     if isinstance(part, Table):
-        rows = [tuple(_weigh(row, weights)) for row in part.rows.rows()]
-        return part.field, Rows(part, rows), True
-    if isinstance(part, Number):
-        read, own = _reader(part, largest), weights[0]
+        weights = each.weights.rows()
+        rows = [_weigh(row, weights) for row in part.rows.rows()]
+        return Rows(part, [row[0] for row in rows] if alone else rows), _nothing
+    if isinstance(part, Text):
+        counted = _counted(part, each.weights)
+        return None, (lambda value: counted(value)[0]) if alone else counted
+    read, own = _reader(part, largest), each.weights.numbers()
+    if not alone:
+        return None, lambda value: [read(value) * weight for weight in own]
+    (weight,) = own
+    return None, lambda value: read(value) * weight
 
-        def worth(value: Any) -> Sequence[float]:
-            found = read(value)
-            return [found * weight for weight in own]
 
-        return part.field, worth, False
-    tokens = tokenizer(part)
+def _nothing(value: Any) -> Any:
+    raise ValueError("a table is looked up")
+
+
+def _counted(part: Text, weights: Array) -> Callable[[Any], Sequence[float]]:
+    """Make what adds up the weights of a text's tokens; most of a vocabulary is not in it."""
+    cut, numbers, outputs = tokens.tokenizer(part), weights.numbers(), weights.width
 
     def counted(value: Any) -> Sequence[float]:
         if value is None:
             raise ValueError(f"{part.field} is missing")
-        found = [0.0] * each.weights.width
-        for place, count in tokens(value):
-            found = [total + count * weight for total, weight in zip(found, weights[place], strict=True)]
-        return found
+        found = cut(value)
+        if outputs == 1:
+            return (sum([count * numbers[place] for place, count in found]),)
+        each = range(outputs)
+        return [sum([count * numbers[place * outputs + output] for place, count in found]) for output in each]
 
-    return part.field, counted, False
+    return counted
 
 
 def _weigh(row: Sequence[float], weights: Sequence[Sequence[float]]) -> list[float]:
@@ -355,6 +363,13 @@ def _exp(row: Sequence[float]) -> list[float]:
         return [math.inf]
 
 
+def _expm1(row: Sequence[float]) -> list[float]:
+    try:
+        return [math.expm1(z) for z in row]
+    except OverflowError:
+        return [math.inf]
+
+
 def _both(row: Sequence[float]) -> list[float]:
     (z,) = row
     likely = sigmoid(z)
@@ -365,18 +380,12 @@ Link = Callable[[Sequence[float]], list[float]]
 LINKS: Final[Mapping[str, Link]] = {
     "identity": list,
     "exp": _exp,
+    "expm1": _expm1,
     "sigmoid": _both,
+    "both": lambda row: [1.0 - row[0], row[0]],
     "softmax": _softmax,
     "shares": _shares,
 }
-
-
-# ---- texts -----------------------------------------------------------------------------------------
-
-
-def tokenizer(part: Text) -> Callable[[str], list[tuple[int, float]]]:
-    """Make what turns a text into places and weights; see `ketch.program.Text`."""
-    raise ValueError("texts are not known yet")
 
 
 # ---- graph: numpy and ONNX Runtime -----------------------------------------------------------------
@@ -385,7 +394,7 @@ def tokenizer(part: Text) -> Callable[[str], list[tuple[int, float]]]:
 class GraphEvaluator:
     """Encode in float64 and let ONNX Runtime do the rest, on one thread."""
 
-    def __init__(self, program: Graph, graph: bytes, answer: Answer) -> None:
+    def __init__(self, program: Graph, graph: bytes, answer: Answer, fields: Sequence[Field]) -> None:
         self._np: Any = extras.load("numpy")
         runtime: Any = extras.load("onnxruntime")
         options = runtime.SessionOptions()
@@ -404,27 +413,39 @@ class GraphEvaluator:
         self._links = [LINKS[link] for link in program.links]
         self._answers = (answer,)
         self._fills = [self._fill(part, program.largest) for part in program.parts]
-        self._packs = [(part.field, self._pack(part, program.largest)) for part in program.parts]
+        places = {each.name: place for place, each in enumerate(fields)}
+        self._names_of = [each.name for each in fields]
+        self._packs = [(places[part.field], self._pack(part, program.largest)) for part in program.parts]
 
     def __call__(self, columns: Columns, n: int) -> Raw:
         """Answer `n` rows."""
-        x = self._one(columns) if n == 1 else self._many(columns, n)
+        if n == 1:
+            return self.row([columns[name][0] for name in self._names_of])
+        size = self._at_once
+        if not size or n <= size:
+            return self._raw(self._asked(columns, n))
+        cuts = [
+            self._asked({name: values[at : at + size] for name, values in columns.items()}, min(size, n - at))
+            for at in range(0, n, size)
+        ]
+        return self._raw([self._np.concatenate(found) for found in zip(*cuts, strict=True)])
+
+    def _asked(self, columns: Columns, n: int) -> Sequence[Any]:
+        return self._padded(self._many(columns, n), n)
+
+    def row(self, values: Sequence[Any]) -> Raw:
+        """Answer one row, given in the order of the contract."""
+        found = b"".join([pack(values[place]) for place, pack in self._packs])
+        return self._raw(self._padded(self._np.frombuffer(found).reshape(1, self._width), 1))
+
+    def _padded(self, x: Any, n: int) -> Sequence[Any]:
         gap = -n % self._block
-        if gap:
-            x = self._np.concatenate([x, self._np.repeat(x[-1:], gap, axis=0)])
-            return self._raw([found[:n] for found in self._asked(x, n + gap)])
-        return self._raw(self._asked(x, n))
-
-    def _asked(self, x: Any, n: int) -> Sequence[Any]:
-        if not self._at_once or n <= self._at_once:
-            found: Sequence[Any] = self._run({INPUT: x})
+        found: Sequence[Any]
+        if not gap:
+            found = self._run({INPUT: x})
             return found
-        cuts = [self._run({INPUT: x[at : at + self._at_once]}) for at in range(0, n, self._at_once)]
-        return [self._np.concatenate(found) for found in zip(*cuts, strict=True)]
-
-    def _one(self, columns: Columns) -> Any:
-        found = b"".join([pack(columns[field][0]) for field, pack in self._packs])
-        return self._np.frombuffer(found).reshape(1, self._width)
+        found = self._run({INPUT: self._np.concatenate([x, self._np.repeat(x[-1:], gap, axis=0)])})
+        return [each[:n] for each in found]
 
     def _many(self, columns: Columns, n: int) -> Any:
         x = self._np.empty((n, self._width))
@@ -444,14 +465,14 @@ class GraphEvaluator:
         return lambda value: bytes(spread(value).tobytes())
 
     def _spread(self, part: Text) -> Callable[[Any], Any]:
-        tokens = tokenizer(part)
+        cut = tokens.tokenizer(part)
 
         def spread(value: Any) -> Any:
             if value is None:
                 raise ValueError(f"{part.field} is missing")
             row = self._np.zeros(part.width)
-            for place, count in tokens(value):
-                row[place] += count
+            for place, count in cut(value):
+                row[place] = count
             return row
 
         return spread
@@ -489,14 +510,20 @@ class GraphEvaluator:
 
 
 def _group(found: Mapping[str, Any], link: Link, answer: Answer) -> Raw:
+    if "refused" in found and found["refused"].any():
+        raise ValueError("a value is beyond what the model takes")
     if "values" in found:
         return Raw([link(row)[0] for row in found["values"].tolist()])
-    labels = found["labels"].reshape(-1).tolist()
-    if answer.classes:
+    labels = found["labels"].reshape(-1).tolist() if "labels" in found else None
+    if answer.classes and labels is not None:
         labels = [answer.classes[place] for place in labels]
     if "probabilities" in found:
-        return Raw(labels, probabilities=[link(row) for row in found["probabilities"].tolist()])
-    if "scores" in found:
-        scores = found["scores"]
-        return Raw(labels, scores=(scores[:, 0] if scores.shape[1] == 1 else scores).tolist())
-    return Raw(labels)
+        likely = [link(row) for row in found["probabilities"].tolist()]
+        return Raw(labels or [answer.classes[row.index(max(row))] for row in likely], likely)
+    if "scores" not in found:
+        return Raw(labels or [])
+    scores: list[Any] = found["scores"].tolist()
+    if len(scores[0]) == 1:
+        single = [row[0] for row in scores]
+        return Raw(labels or [answer.classes[score > 0] for score in single], scores=single)
+    return Raw(labels or [answer.classes[row.index(max(row))] for row in scores], scores=scores)

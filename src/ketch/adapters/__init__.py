@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Final, Protocol
+from types import FunctionType
+from typing import Final, Protocol, runtime_checkable
 
 from ketch import trust
 from ketch.errors import NotAModel
-from ketch.schema import Columns, Field
+from ketch.schema import Columns, Field, Scalar
 
 KNOWN: Final = {  # root module of a class -> where its adapter stands
+    "function": "ketch.adapters.function",
     "sklearn": "ketch.adapters.sklearn",
 }
 READERS: Final[dict[str, str]] = {  # format of a file that is no pickle -> the adapter that reads it
@@ -41,11 +43,15 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a model: the field that feeds it (none where the model drops it), and how it writes a gap."""
+    """One input of a model: the field that feeds it (none where the model drops it), and how it writes a gap.
+
+    `categories` are those of a pandas column of dtype category, in the order of training.
+    """
 
     name: str
     field: Field | None
     gap: object = float("nan")
+    categories: tuple[Scalar, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,14 @@ class Inputs:
     columns: tuple[Input, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Raw:
     """A model's answers to a batch: labels or numbers, and what stands behind them."""
 
     labels: list[object]
     probabilities: list[list[float]] | None = None
     scores: list[float] | None = None
+    classes: tuple[object, ...] | None = None  # whose probabilities these are, where the model says so with each answer
 
 
 class Runner(Protocol):
@@ -88,7 +95,15 @@ class Adapter(Protocol):
         """Prepare the model to answer checked columns."""
 
     def requirements(self) -> Mapping[str, str]:
-        """Name the distributions that the model needs, with their installed versions."""
+        """Name the distributions that a model is asked with, and their versions; its files tell the others."""
+
+
+@runtime_checkable
+class RowStudy(Protocol):
+    """An adapter whose models know nothing of their inputs: it learns them from a sample."""
+
+    def study_rows(self, model: object, columns: Columns) -> Knowledge:
+        """Say what the model does with these rows."""
 
 
 class Reader(Protocol):
@@ -134,6 +149,8 @@ def adapter_for(model: object) -> Adapter:
     Raises:
         NotAModel: nobody claims it.
     """
+    if isinstance(model, FunctionType):
+        return importlib.import_module(KNOWN["function"])
     for cls in type(model).__mro__:
         root = cls.__module__.partition(".")[0]
         if root in KNOWN:

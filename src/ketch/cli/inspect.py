@@ -5,11 +5,12 @@ from typing import Any
 import click
 import msgspec
 
-from ketch import trust
+from ketch import code, trust
 from ketch.bundle import Bundle
 from ketch.cli import options, settle
 from ketch.page import describe
 from ketch.predict import fetch_bundle
+from ketch.program import GRAPH_MEMBER
 from ketch.schema.amend import as_toml
 
 
@@ -27,11 +28,22 @@ def inspect_command(model: str, contract: bool, as_json: bool, **flags: Any) -> 
     if contract:
         click.echo(as_toml(opened.contract), nl=False)
         return
-    found = {name: _trust(data, home) for name, _, data in opened.originals}
+    found = _trusted(opened, home)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(_record(opened, found)), indent=2))
     else:
         _show(opened, found)
+
+
+def _trusted(opened: Bundle, home: Any) -> dict[str, dict[str, object]]:
+    if not code.runs(opened.originals, opened.code):
+        return {name: _trust(data, home) for name, _, data in opened.originals}
+    approved = code.is_approved(opened.originals, opened.code, home=home)
+    verdict = {
+        "verdict": "approved here" if approved else "needs --trust",
+        "sha256": code.unit(opened.originals, opened.code),
+    }
+    return {name: {**verdict, "format": form} for name, form, _ in opened.originals}
 
 
 def _trust(data: bytes, home: Any) -> dict[str, object]:
@@ -58,9 +70,11 @@ def _record(opened: Bundle, found: dict[str, dict[str, object]]) -> dict[str, ob
         "fields": opened.contract.fields,
         "serves": manifest.serves,
         "tolerance": manifest.tolerance,
+        "parity": manifest.parity,
         "origin": manifest.origin,
         "versions": manifest.versions,
         "trust": found,
+        "code": manifest.code,
         "holds": _holdings(opened),
     }
 
@@ -71,6 +85,16 @@ def _holdings(opened: Bundle) -> dict[str, object]:
         "golden rows": f"{len(opened.golden.rows)}, composed from the contract, none of them a real record",
         "profile": f"distribution of {len(opened.profile)} columns" if opened.profile else "none",
     }
+
+
+def _form(opened: Bundle) -> str:
+    """Say which form serves, and what is known of its likeness to the original."""
+    manifest, parity = opened.manifest, opened.manifest.parity
+    if manifest.serves == "original":
+        return f"original{f', since {parity.reason}' if parity.reason else ''}"
+    kind = "a weighted sum" if GRAPH_MEMBER not in opened.files else "a graph for ONNX Runtime"
+    seen = f"worst difference {parity.worst:.2g} on {parity.rows} rows, of {manifest.tolerance:g} allowed"
+    return f"compiled ({kind}); {seen}"
 
 
 def _show(opened: Bundle, found: dict[str, dict[str, object]]) -> None:
@@ -100,8 +124,10 @@ def _show(opened: Bundle, found: dict[str, dict[str, object]]) -> None:
     console.print(table)
     console.print(f"origin   {escape(', '.join(f'{key}: {value}' for key, value in manifest.origin.items()))}")
     console.print(f"versions {escape(', '.join(f'{key} {value}' for key, value in manifest.versions.items()))}")
-    console.print(f"serves   {manifest.serves}, within {manifest.tolerance:g} of the original")
+    console.print(f"serves   {escape(_form(opened))}")
     for name, seen in found.items():
         console.print(f"trust    {escape(name)} ({seen['format']}): {seen['verdict']}")
+    for member in manifest.code:
+        console.print(f"code     {member}")
     for name, value in _holdings(opened).items():
         console.print(f"holds    {name}: {escape(str(value))}")

@@ -9,7 +9,8 @@ import click
 
 from ketch import bundle
 from ketch.cli import note, options, settle, settle_trust, trust_option
-from ketch.pack import Options, compose, read_bytes, read_table
+from ketch.code import VALUE
+from ketch.pack import TOLERANCE, Options, compose, read_bytes, read_table
 from ketch.schema import Scalar
 from ketch.schema.amend import parse
 
@@ -21,7 +22,11 @@ from ketch.schema.amend import parse
 @click.option("--name", default="", help="Name of the bundle.  [the target, else the file's]")
 @click.option("--positive", help="The class whose probability is answered.  [1, true or yes]")
 @click.option("--threshold", type=float, help="Probability from which the answer is the positive class.")
+@click.option(
+    "--tolerance", type=float, default=TOLERANCE, help="How far the compiled form may differ from the original.  [1e-6]"
+)
 @click.option("--contract", help="Amended contract, from: ketch inspect --contract.")
+@click.option("--rescue", is_flag=True, help="Rebuild a file of an older scikit-learn, proved in that version by uv.")
 @click.option("-o", "--output", help="Where to write the bundle.  [NAME.ketch]")
 @trust_option
 @options("home")
@@ -53,4 +58,8 @@ def _tell(path: Path, data: bytes) -> None:
     kinds = [each.type for each in fields]
     counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     click.echo(f"{path}: {answer.target} ({answer.task}) from {len(fields)} fields: {counted}")
+    for member in opened.manifest.code:
+        click.echo(f"  carries {member}")
+    if any(each.format == VALUE for each in opened.manifest.originals):
+        click.echo("  carries code by value, for this version of Python only")
     click.echo(f"Serve it with: ketch serve {path}")

@@ -9,6 +9,7 @@ the original itself rounds to float32.
 
 import functools
 import importlib
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,12 +26,25 @@ from ketch.schema import Answer, Field, Scalar
 SIBLINGS: Final = {  # first part of a class's module -> where its kinds are lowered
     "sklearn": (
         "ketch.compiler.columns",
+        "ketch.compiler.imputers",
+        "ketch.compiler.curves",
+        "ketch.compiler.projections",
+        "ketch.compiler.texts",
+        "ketch.compiler.ensembles",
+        "ketch.compiler.wrappers",
         "ketch.compiler.linear",
+        "ketch.compiler.bayes",
+        "ketch.compiler.neighbours",
+        "ketch.compiler.kernels",
+        "ketch.compiler.networks",
+        "ketch.compiler.clusters",
         "ketch.compiler.trees",
     ),
+    "ketch": ("ketch.compiler.trees",),
 }
 BLOCK: Final = 8
 CURVED: Final = frozenset({"Exp", "Log", "Tanh", "Sigmoid", "Softmax", "Pow", "Sin", "Cos", "Sqrt", "ReduceLogSumExp"})
+TYPES: Final = {"float": 1, "int64": 7, "bool": 9, "double": 11}  # as onnx.TensorProto numbers them
 MOST_CELLS: Final = 20_000_000  # float64 numbers of one intermediate value, for all rows asked at once
 UNKNOWN: Final = "\x00 no category \x00"  # stands for a value that no encoder has seen
 LARGEST_FLOAT32: Final = 3.4028234663852886e38
@@ -58,13 +72,21 @@ class Column:
     steps: tuple[tuple[str, float], ...] = ()
     absent: float | str | None = None
     text: Text | None = None
+    kept: tuple[Any, Any] | None = None  # of a text's columns, their places and what each is multiplied by
 
     @property
     def width(self) -> int:
         """Count the columns that it becomes."""
         if self.keys is not None:
             return int(self.values.shape[1])
+        if self.kept is not None:
+            return len(self.kept[0])
         return self.text.width if self.text else 1
+
+    def kept_of_text(self, np: Any) -> tuple[Any, Any]:
+        """Give the places of a text's columns, and what each is multiplied by."""
+        width = self.text.width if self.text else 0
+        return self.kept or (np.arange(width), np.ones(width))
 
     @property
     def is_number(self) -> bool:
@@ -79,7 +101,7 @@ class Column:
         """
         if self.text is not None:
             return self.text
-        if self.keys == ():
+        if self.keys == () and not self.unknown:
             raise NotCompiled(f"{self.field} reaches the estimator as text")
         if self.keys is None:
             return Number(self.field, self.steps, self.absent)
@@ -106,19 +128,50 @@ class Column:
         return factor, offset
 
 
+def _row_of(column: Column, kind: str) -> slice:
+    """Give the place of the row for what is unknown, or missing."""
+    at = len(column.keys or ()) + (column.unknown if kind == "missing" else 0)
+    return slice(at, at + 1)
+
+
 def _unscaled(column: Column) -> Column:
     """Take the steps off a number; an absent one stands for the value that it had before them."""
     return replace(column, steps=())
 
 
-def _narrowed(column: Column, places: list[int]) -> Column:
+def _narrowed(np: Any, column: Column, places: list[int]) -> Column:
+    if column.text is not None:
+        return replace(column, kept=tuple(each[places] for each in column.kept_of_text(np)))
     return column if column.keys is None else replace(column, values=column.values[:, places])
 
 
-def _stepped(column: Column, kind: str, by: Any) -> Column:
+def _stepped(np: Any, column: Column, kind: str, by: Any) -> Column:
+    if column.text is not None:
+        places, factors = column.kept_of_text(np)
+        return replace(column, kept=(places, program.STEPS[kind](factors, by)))
     if column.keys is None:
         return replace(column, steps=(*column.steps, (kind, float(by[0]))))
     return replace(column, values=program.STEPS[kind](column.part_rows(), by[None, :]))
+
+
+def _summed(one: Column, other: Column) -> Column:
+    """Add up what two tables of one field are worth; what either refuses is refused.
+
+    Raises:
+        NotCompiled: they know different values.
+    """
+    if one.keys != other.keys:
+        raise NotCompiled(f"{one.field} is encoded in two ways that know different values")
+    count, rows = len(one.keys or ()), []
+    for kind in ("unknown", "missing"):
+        if getattr(one, kind) and getattr(other, kind):
+            rows.append(one.values[_row_of(one, kind)] + other.values[_row_of(other, kind)])
+    return replace(
+        one,
+        values=extras.load("numpy").concatenate([one.values[:count] + other.values[:count], *rows]),
+        unknown=one.unknown and other.unknown,
+        missing=one.missing and other.missing,
+    )
 
 
 def _unlinked(group: dict[str, "Tensor"]) -> str:
@@ -213,10 +266,38 @@ class Answers:
     scores: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Trees:
+    """Fitted trees of scikit-learn: for each what its nodes are worth, (nodes, outputs) or (nodes, 1), which add up.
+
+    `targets` names the output of each tree whose nodes are worth one number, `features` the places of its inputs.
+    """
+
+    fitted: Sequence[Any]
+    worths: Sequence[Any]
+    targets: Sequence[int]
+    outputs: int
+    features: Sequence[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Polynomials between edges: a number's interval is the count of `edges` (columns, edges) that it reaches.
+
+    Of each interval `coefficients` (columns, edges + 1, degree + 1, outputs), the constant first, are those of the
+    distance from `origins` (columns, edges + 1).
+    """
+
+    edges: Any
+    origins: Any
+    coefficients: Any
+
+
 Lowering = Callable[["Build", Any, Any], Any]
 Registry = dict[tuple[str, str], Lowering]
 ESTIMATORS: Final[Registry] = {}
 TRANSFORMERS: Final[Registry] = {}
+INVERSES: Final[Registry] = {}
 
 
 def estimator(*names: str, root: str = "sklearn") -> Callable[[Lowering], Lowering]:
@@ -227,6 +308,11 @@ def estimator(*names: str, root: str = "sklearn") -> Callable[[Lowering], Loweri
 def transformer(*names: str, root: str = "sklearn") -> Callable[[Lowering], Lowering]:
     """Register how transformers of these classes are lowered: (build, fitted, x) -> Blocks or Tensor."""
     return _register(TRANSFORMERS, root, names)
+
+
+def inverse(*names: str, root: str = "sklearn") -> Callable[[Lowering], Lowering]:
+    """Register how the inverses of transformers are lowered: (build, fitted, x) -> Blocks or Tensor."""
+    return _register(INVERSES, root, names)
 
 
 def _register(
@@ -283,13 +369,18 @@ def _raw_column(each: Input, form: str) -> Column:
         return Column(each.name, keys=(), values=extras.load("numpy").empty((0, 1), dtype=object))
     if found.type == "boolean":
         return _table(found.name, (False, True), each.gap)
-    if found.type == "category":
+    if found.type == "category" and not _numeric(found):
         return _table(found.name, found.categories, each.gap, unknown=True)
-    if found.type not in {"number", "integer"}:
+    if found.type not in {"number", "integer", "category"}:
         raise NotCompiled(f"{found.name} is a {found.type}")
     gap = float(each.gap) if isinstance(each.gap, int | float) else math.nan
     absent: float | str = "nan" if math.isnan(gap) else gap
     return Column(found.name, absent=absent if not found.required or form == "dicts" else None)
+
+
+def _numeric(each: Field) -> bool:
+    """Say whether the categories are numbers, so that only an encoder makes a table of them."""
+    return bool(each.categories) and all(type(value) in {int, float} for value in each.categories)
 
 
 def _table(name: str, keys: Sequence[Scalar], gap: object, *, unknown: bool = False) -> Column:
@@ -306,11 +397,11 @@ class Build:
 
     def __init__(self, fields: Sequence[Field]) -> None:
         self.np: Any = extras.load("numpy")
-        self._onnx: Any = extras.load("onnx")
         self.fields = {each.name: each for each in fields}
         self.thresholds: dict[str, list[float]] = {}  # where trees split a field, to be tried by parity
         self.largest = program.LARGEST
         self.cells = 0  # float64 numbers that the largest intermediate value has for one row
+        self._refused: list[Tensor] = []
         self._nodes: list[Any] = []
         self._made: dict[str, int] = {}  # tensor -> the node that makes it
         self._constants: dict[str, Any] = {}
@@ -326,9 +417,18 @@ class Build:
         """Give a value as a tensor; blocks become columns of the graph's input."""
         if isinstance(x, Tensor):
             return x
-        places = [place for column in x.columns for place in self._placed(column.part())]
-        gathered = self.node("Gather", Tensor(self, program.INPUT, 0), self.integers(places), axis=1, width=len(places))
-        return replace(gathered, affine=self._identity(x))
+        places: list[int] = []
+        factors = self.np.ones(x.width)
+        for column in x.columns:
+            own = self._placed(column.part())
+            if column.kept is not None:
+                factors[len(places) : len(places) + column.width] = column.kept[1]
+                own = self.np.asarray(own)[column.kept[0]].tolist()
+            places += own
+        made = self.node("Gather", Tensor(self, program.INPUT, 0), self.integers(places), axis=1, width=len(places))
+        if (factors != 1.0).any():
+            made = made * factors[None, :]
+        return replace(made, affine=self._identity(x))
 
     def _placed(self, part: program.Part) -> list[int]:
         key = msgspec.json.encode(part)
@@ -401,8 +501,9 @@ class Build:
 
     def linked(self, kind: str, x: Tensor) -> Tensor:
         """Apply a link to sums: exp, sigmoid, softmax or shares; one sum for two classes becomes both probabilities."""
-        if kind == "exp":
-            return replace(self.node("Exp", x), link=(kind, x))
+        if kind in {"exp", "expm1"}:
+            grown = self.node("Exp", x)
+            return replace(grown if kind == "exp" else grown - 1.0, link=(kind, x))
         if kind == "softmax":
             return replace(self.node("Softmax", x, axis=1), link=(kind, x))
         made = self.node("Sigmoid", x)
@@ -411,9 +512,31 @@ class Build:
         both = self.node("Concat", self.node("Sub", 1.0, made), made, axis=1, width=2)
         return replace(both, link=("sigmoid", x))
 
+    def both(self, x: Tensor) -> Tensor:
+        """Make the probabilities of two classes of that of the second."""
+        return replace(self.node("Concat", 1.0 - x, x, axis=1, width=2), link=("both", x))
+
     def reduce(self, kind: str, x: Tensor, *, axis: int = 1, keep: bool = True) -> Tensor:
         """Reduce along an axis by Sum, Max, Min, Mean, SumSquare, LogSumExp, L1, L2 or Prod."""
         return self.node(f"Reduce{kind}", x, self.integers([axis]), keepdims=int(keep), width=1)
+
+    def squares(self, x: X, points: Any) -> Tensor:
+        """Give squared distances from points (points, columns) as one multiplication and two norms."""
+        given = self.tensor(x)
+        both = self.reduce("SumSquare", given) + given @ (-2.0 * points.T)
+        return self.node("Max", both + (points**2).sum(axis=1)[None, :], 0.0)
+
+    def apart(self, x: X, points: Any) -> Tensor:
+        """Give differences from points (points, columns) along three axes: rows, columns, points.
+
+        Reduced along the columns they add up in the order in which a loop over them would.
+        """
+        return self.node("Sub", self.node("Unsqueeze", self.tensor(x), self.integers([2])), points.T[None], width=points.size)
+
+    def signs(self, scores: Tensor) -> Tensor:
+        """Give 1 where a score is 0 or more, else -1, as detectors of outliers do."""
+        found = self.node("Where", self.node("GreaterOrEqual", scores, 0.0), self.integers(1), self.integers(-1), width=1)
+        return replace(self.node("Reshape", found, self.integers([-1])), link=("signs", scores))
 
     def take(self, x: X, places: Sequence[int]) -> X:
         """Choose columns by place."""
@@ -423,10 +546,9 @@ class Build:
             if x.affine is None:
                 return taken
             return replace(taken, affine=Affine(x.affine.blocks, x.affine.weights[:, places], x.affine.bias[places]))
-        if any(column.text for column in x.columns):
-            return self.take(self.tensor(x), places)
-        owners = [(column, own) for column in x.columns for own in range(column.width)]
-        return Blocks(tuple(_narrowed(column, [own]) for column, own in (owners[place] for place in places)))
+        owners = [(at, own) for at, column in enumerate(x.columns) for own in range(column.width)]
+        runs = itertools.groupby((owners[place] for place in places), key=lambda pair: pair[0])
+        return Blocks(tuple(_narrowed(self.np, x.columns[at], [own for _, own in run]) for at, run in runs))
 
     def concat(self, parts: Sequence[X]) -> X:
         """Put values side by side."""
@@ -454,10 +576,10 @@ class Build:
     def arithmetic(self, x: X, kind: str, by: Any) -> X:
         """Add, subtract, multiply or divide each column by its own number: "+", "-", "*" or "/"."""
         by = self.np.zeros(x.width) + self.np.asarray(by, dtype=float).reshape(-1)
-        if isinstance(x, Blocks) and not any(column.text for column in x.columns):
+        if isinstance(x, Blocks) and (kind in "*/" or not any(column.text for column in x.columns)):
             ends = self.np.cumsum([column.width for column in x.columns])
             pieces = self.np.split(by, ends[:-1])
-            return Blocks(tuple(_stepped(column, kind, own) for column, own in zip(x.columns, pieces, strict=True)))
+            return Blocks(tuple(_stepped(self.np, column, kind, own) for column, own in zip(x.columns, pieces, strict=True)))
         return self._scaled(self.tensor(x), kind, by)
 
     def _scaled(self, x: Tensor, kind: str, by: Any) -> Tensor:
@@ -471,8 +593,7 @@ class Build:
     def float32(self, x: X) -> Tensor:
         """Round to float32 as the original does, and go on in float64; what float32 cannot hold is refused."""
         self.largest = min(self.largest, LARGEST_FLOAT32)
-        types = self._onnx.TensorProto
-        return self.node("Cast", self.node("Cast", self.tensor(x), to=types.FLOAT), to=types.DOUBLE)
+        return self.node("Cast", self.node("Cast", self.tensor(x), to=TYPES["float"]), to=TYPES["double"])
 
     def splits(self, x: X, places: Any, thresholds: Any) -> None:
         """Note where trees split fields, so that parity tries both sides of each."""
@@ -488,7 +609,44 @@ class Build:
 
     def cast(self, x: Tensor, kind: str) -> Tensor:
         """Turn a tensor into "int64", "bool" or "double"."""
-        return self.node("Cast", x, to=getattr(self._onnx.TensorProto, kind.upper()))
+        return self.node("Cast", x, to=TYPES[kind])
+
+    def refuse(self, flags: Tensor) -> None:
+        """Refuse rows of which a flag (rows, any) is true, because the original takes no such row."""
+        kept = self.node("ReduceMax", self.cast(flags, "int64"), self.integers([1]), keepdims=0, width=1)
+        self._refused.append(kept)
+
+    def require_finite(self, x: Tensor) -> Tensor:
+        """Refuse rows that overflowed on their way here."""
+        self.refuse(self.node("IsInf", x))
+        return x
+
+    def piecewise(self, x: X, pieces: "Pieces") -> Tensor:
+        """Look up the polynomials of the interval that each number lies in, and take their values side by side."""
+        np, x = self.np, self.tensor(x)
+        columns, count = pieces.edges.shape
+        degree, outputs = pieces.coefficients.shape[2:]
+        tall = self.node("Reshape", x, self.integers([-1, columns, 1]), width=columns)
+        self.cells = max(self.cells, columns * max(count, degree * outputs))
+        below = self.cast(self.node("GreaterOrEqual", tall, pieces.edges[None]), "int64")
+        passed = self.node("ReduceSum", below, self.integers([2]), keepdims=0, width=columns)
+        place = self.node("Add", passed, self.integers(np.arange(columns)[None] * (count + 1)))
+        table = pieces.coefficients.reshape(columns * (count + 1), degree * outputs)
+        found = self.node("Gather", table, place, axis=0, width=columns * degree * outputs)
+        if degree == 1:
+            return self.node("Reshape", found, self.integers([-1, columns * outputs]), width=columns * outputs)
+        found = self.node("Reshape", found, self.integers([0, columns, degree, outputs]))
+        origin = self.node("Gather", pieces.origins.reshape(-1), place, axis=0, width=columns)
+        step = self.node("Reshape", x - origin, self.integers([-1, columns, 1]), width=columns)
+        cuts = [self.node("Gather", found, self.integers(power), axis=2) for power in range(degree)]
+        value = cuts[-1]
+        for each in cuts[-2::-1]:
+            value = value * step + each
+        return self.node("Reshape", value, self.integers([-1, columns * outputs]), width=columns * outputs)
+
+    def trees(self, x: X, grown: "Trees") -> Tensor:
+        """Ask fitted trees of scikit-learn."""
+        return _needed(self.lower(grown, x).values, "trees")
 
     # ---- models --------------------------------------------------------------------------------
 
@@ -510,6 +668,15 @@ class Build:
         if step is None or (isinstance(step, str) and step == "passthrough"):
             return x
         found: X = _found(TRANSFORMERS, step)(self, step, x)
+        return found
+
+    def invert(self, step: Any, x: X) -> X:
+        """Lower the inverse of a fitted transformer.
+
+        Raises:
+            NotCompiled: it has no compiled form.
+        """
+        found: X = _found(INVERSES, step)(self, step, x)
         return found
 
     def labels(self, answers: Answers) -> Tensor:
@@ -534,50 +701,81 @@ class Build:
         Raises:
             NotCompiled: an input is a number or a text.
         """
+        x = replace(x, columns=tuple(self._listed(each) for each in x.columns))
         for column in x.columns:
             if not column.keys or column.width != 1:
                 raise NotCompiled(f"{column.field} is encoded, though it is not one of few values")
         base = [column.values[0, 0] for column in x.columns]
-        found, start = [], 0
+        known = [
+            (place, value) for place, each in enumerate(x.columns) for value in each.values[: len(each.keys or ()), 0]
+        ]
+        rest = [
+            (place, value, kind)
+            for kind in ("unknown", "missing")
+            for place, each in enumerate(x.columns)
+            if getattr(each, kind)
+            for value in each.values[_row_of(each, kind), 0]
+        ]
+        ask = functools.partial(self._asked, transform, base)
+        made = ask(known)
+        extra = self._asked_or_not(ask, [(place, value) for place, value, _ in rest])
+        found, start, row = [], 0, 0
         for place, (column, width) in enumerate(zip(x.columns, widths, strict=True)):
             wanted = slice(start, start + width)
-            found.append(self._looked_up(column, functools.partial(self._asked, transform, base, place), wanted))
-            start += width
+            count = len(column.keys or ())
+            more = {
+                kind: got for (at, _, kind), got in zip(rest, extra, strict=True) if at == place and got is not None
+            }
+            rows = [
+                made[row : row + count, wanted],
+                *(more[kind][None, wanted] for kind in ("unknown", "missing") if kind in more),
+            ]
+            found.append(
+                replace(column, values=self.np.concatenate(rows), unknown="unknown" in more, missing="missing" in more)
+            )
+            start, row = start + width, row + count
         return Blocks(tuple(found))
 
-    def _looked_up(self, column: Column, ask: Callable[[Any], Any], wanted: slice) -> Column:
-        values, known = column.values[:, 0], len(column.keys or ())
-        rows = [ask(values[:known])]
-        taken = []
-        for place in range(known, len(values)):
-            try:
-                rows.append(ask(values[place : place + 1]))
-                taken.append(place)
-            except (TypeError, ValueError):
-                continue
-        return replace(
-            column,
-            values=self.np.concatenate(rows)[:, wanted],
-            unknown=column.unknown and known in taken,
-            missing=column.missing and len(values) - 1 in taken,
-        )
+    def _listed(self, column: Column) -> Column:
+        """Make a table of a number that is one of few."""
+        each = self.fields.get(column.field)
+        if not column.is_number or column.steps or each is None or not _numeric(each):
+            return column
+        return self.listed(column, each.categories)
 
-    def _asked(self, transform: Callable[[Any], Any], base: Sequence[Any], place: int, values: Any) -> Any:
-        rows = self.np.empty((len(values), len(base)), dtype=object)
+    def listed(self, column: Column, keys: Sequence[Scalar]) -> Column:
+        """Make a table of a number of which an encoder knows a few values."""
+        made = _table(column.field, keys, math.nan if column.absent is None else float(column.absent), unknown=True)
+        return made if column.absent is not None else replace(made, values=made.values[:-1], missing=False)
+
+    def _asked(self, transform: Callable[[Any], Any], base: Sequence[Any], changes: Sequence[tuple[int, Any]]) -> Any:
+        rows = self.np.empty((len(changes), len(base)), dtype=object)
         rows[:] = base
-        rows[:, place] = values
+        for row, (place, value) in enumerate(changes):
+            rows[row, place] = value
         made = transform(rows)
         return made.toarray() if hasattr(made, "toarray") else self.np.asarray(made)
+
+    def _asked_or_not(self, ask: Callable[[Any], Any], changes: Sequence[tuple[int, Any]]) -> list[Any]:
+        """Ask for all at once, and where that fails one by one; None stands for what is refused."""
+        if not changes:
+            return []
+        try:
+            return list(ask(changes))
+        except (TypeError, ValueError):
+            return [None] if len(changes) == 1 else [self._asked_or_not(ask, [each])[0] for each in changes]
 
     # ---- the end -------------------------------------------------------------------------------
 
     def finish(self, answers: Sequence[Answers], kinds: Sequence[str]) -> "Compiled":
         """Make the program; `kinds` are "probability", "score", "none" or "value" for each target."""
-        folded = self._folded(answers[0], kinds[0]) if len(answers) == 1 else None
+        folded = self._folded(answers[0], kinds[0]) if len(answers) == 1 and not self._refused else None
         if folded:
             return Compiled({program.MEMBER: program.encode(folded)}, self.thresholds)
         groups = [self._group(each, kind) for each, kind in zip(answers, kinds, strict=True)]
         links = tuple(_unlinked(group) for group in groups)
+        if self._refused:
+            groups[0]["refused"] = functools.reduce(functools.partial(self.node, "Max"), self._refused)
         outputs = tuple({role: tensor.name for role, tensor in group.items()} for group in groups)
         at_once = max(1, MOST_CELLS // self.cells) if self.cells * 10_000 > MOST_CELLS else 0
         names = sorted({name for group in outputs for name in group.values()})
@@ -590,7 +788,8 @@ class Build:
     def _group(self, answers: Answers, kind: str) -> dict[str, Tensor]:
         if kind == "value":
             return {"values": _needed(answers.values, "values")}
-        found = {"labels": self.labels(answers)}
+        derived = answers.labels is None and kind != "none"  # the evaluator finds them itself
+        found = {} if derived else {"labels": self.labels(answers)}
         if kind == "probability":
             found["probabilities"] = _needed(answers.probabilities, "probabilities")
         elif kind == "score":
@@ -599,13 +798,13 @@ class Build:
 
     def _folded(self, answers: Answers, kind: str) -> Linear | None:
         """Give the whole model as one weighted sum, where it is one."""
-        if answers.labels is not None:
+        if answers.labels is not None and answers.labels.link is None:  # only signs follow from the sums
             return None
         tensor = {"value": answers.values, "probability": answers.probabilities, "score": answers.scores}.get(kind)
         if tensor is None:
             return None
         link, source = tensor.link or ("identity", tensor)
-        if source.affine is None or (kind == "probability" and tensor.link is None):
+        if source.affine is None or (kind == "probability" and tensor.link is None and tensor.width == 1):
             return None
         return self._weighed(source.affine, link)
 
@@ -620,21 +819,30 @@ class Build:
             at += column.width
             if column.keys is not None:
                 worth = column.part_rows() @ own
+                column = replace(column, values=worth)
                 before = tables.get(column.field)
-                tables[column.field] = replace(column, values=worth if before is None else before.values + worth)
+                tables[column.field] = column if before is None else _summed(before, column)
             elif column.text is None:
                 factor, offset = column.slope()
                 bias = bias + offset * own[0]
                 others.append((_unscaled(column), own * factor))
             else:
-                others.append((column, own))
+                others.append((column, self._spread(column, own)))
         unit = self.np.eye(len(bias))
         listed = [*((column, unit) for column in tables.values()), *others]
         parts = tuple(Weights(column.part(), Array.of(own)) for column, own in listed)
         return Linear(parts, tuple(bias.tolist()), link, self.largest)
 
+    def _spread(self, column: Column, weights: Any) -> Any:
+        """Give a text's weights for all of its columns."""
+        if column.kept is None or column.text is None:
+            return weights
+        whole = self.np.zeros((column.text.width, weights.shape[1]))
+        self.np.add.at(whole, column.kept[0], weights * column.kept[1][:, None])
+        return whole
+
     def _serialized(self, nodes: Sequence[Any], outputs: Sequence[str]) -> bytes:
-        helper, numpy_helper, types = self._onnx.helper, self._onnx.numpy_helper, self._onnx.TensorProto
+        helper, numpy_helper = extras.load("onnx.helper"), extras.load("onnx.numpy_helper")
 
         used = {name for _, names, _, _, _ in nodes for name in names}
         made = [
@@ -644,7 +852,7 @@ class Build:
         graph = helper.make_graph(
             made,
             "model",
-            [helper.make_tensor_value_info(program.INPUT, types.DOUBLE, [None, self._width])],
+            [helper.make_tensor_value_info(program.INPUT, TYPES["double"], [None, self._width])],
             [helper.make_empty_tensor_value_info(name) for name in outputs],
             [numpy_helper.from_array(array, name) for name, array in self._constants.items() if name in used],
         )
@@ -654,7 +862,7 @@ class Build:
         return data
 
     def _attributes(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        tensor = self._onnx.numpy_helper.from_array
+        tensor = extras.load("onnx.numpy_helper").from_array
         return {name: tensor(each) if isinstance(each, self.np.ndarray) else each for name, each in given.items()}
 
     def _alive(self, outputs: Sequence[str]) -> list[Any]:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ketch.compiler import Answers, Blocks, Build, NotCompiled, Tensor, X, estimator
+from ketch import extras
+from ketch.compiler import Answers, Blocks, Build, NotCompiled, Tensor, Trees, X, estimator
 
 LESS_OR_EQUAL, LESS, MEMBER = 0, 1, 6  # how a node of ONNX's TreeEnsemble compares
 SUM = 1
@@ -159,7 +160,7 @@ def of_classes(g: Build, x: X, fitted: Sequence[Any], features: Sequence[Any] | 
         return ensemble(g, g.float32(x), trees, (), trees[0].worth.shape[1]) / len(trees)
     trees = [replace(tree, worth=tree.worth[:, 1:]) for tree in trees]
     one = ensemble(g, g.float32(x), trees, [0] * len(trees), 1) / len(trees)
-    return g.node("Concat", 1.0 - one, one, axis=1, width=2)
+    return g.both(one)
 
 
 def noted(g: Build, x: X, trees: Sequence[Tree]) -> None:
@@ -179,6 +180,15 @@ def of_numbers(g: Build, x: X, fitted: Sequence[Any], features: Sequence[Any] | 
     noted(g, x, trees)
     outputs = trees[0].worth.shape[1]
     return ensemble(g, g.float32(x), trees, [0] * len(trees), outputs)
+
+
+@estimator("Trees", root="ketch")
+def some(g: Build, model: Trees, x: X) -> Answers:
+    """Lower trees whose nodes are worth what another sibling says."""
+    places = model.features or [None] * len(model.fitted)
+    trees = [grown(g, *each) for each in zip(model.fitted, model.worths, places, strict=True)]
+    noted(g, x, trees)
+    return Answers(values=ensemble(g, g.float32(x), trees, model.targets, model.outputs))
 
 
 @estimator("DecisionTreeClassifier", "ExtraTreeClassifier")
@@ -203,6 +213,21 @@ def forest_classifier(g: Build, model: Any, x: X) -> Answers:
 def forest_regressor(g: Build, model: Any, x: X) -> Answers:
     """Lower to the mean of the trees."""
     return Answers(values=of_numbers(g, x, [each.tree_ for each in model.estimators_]) / len(model.estimators_))
+
+
+@estimator("IsolationForest")
+def isolation(g: Build, model: Any, x: X) -> Answers:
+    """Lower to the mean depth at which trees set a row apart; Liu, Ting and Zhou 2008."""
+    depths = zip(model._decision_path_lengths, model._average_path_length_per_tree, strict=True)
+    trees = [
+        grown(g, each.tree_, (path + rest - 1.0)[:, None], features)
+        for each, features, (path, rest) in zip(model.estimators_, model.estimators_features_, depths, strict=True)
+    ]
+    noted(g, x, trees)
+    usual = float(extras.load("sklearn.ensemble._iforest")._average_path_length([model._max_samples])[0])
+    summed = ensemble(g, g.float32(x), trees, [0] * len(trees), 1)
+    scores = (-float(model.offset_)) - g.node("Pow", 2.0, summed / (-usual * len(trees)), width=1)
+    return Answers(scores=scores, labels=g.signs(scores))
 
 
 def boosted(g: Build, raw: Tensor, loss: str) -> Answers:

@@ -104,7 +104,10 @@ def _quantile(ordered: Sequence[float], q: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
-def compose(fields: Sequence[Field], hints: Hints, table: Columns | None, n: int) -> Columns:
+Profiles = Mapping[str, Mapping[str, Any]]
+
+
+def compose(fields: Sequence[Field], hints: Hints, profiles: Profiles, n: int) -> Columns:
     """Compose rows field by field: the first is typical, the rest walk through categories and ranges.
 
     No record of the sample is copied: every value is drawn from its own column's contract or profile.
@@ -112,7 +115,7 @@ def compose(fields: Sequence[Field], hints: Hints, table: Columns | None, n: int
     drawn = {}
     for each in fields:
         source = random.Random(each.name)  # noqa: S311 (examples, the same ones at every packing)
-        spread = profile(table[each.name]) if table is not None and each.name in table else {}
+        spread = profiles.get(each.name, {})
         drawn[each.name] = [_value(each, hints, spread, place, source) for place in range(n)]
     return drawn
 
