@@ -6,9 +6,10 @@ files or object --*open*--> model --*study*--> draft --*refine, try*--> contract
 import copy
 import math
 import os
+import platform
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
-from ketch import bundle, code, compiler, extras, lock, rescue, settings, trust
-from ketch.adapters import Adapter, Knowledge, RowStudy, Runner, adapter_for, format_of
+from ketch import adapters, bundle, card, code, compiler, extras, lock, rescue, settings, trust
+from ketch.adapters import Adapter, Knowledge, Raw, RowStudy, Runner, adapter_for, format_of
 from ketch.bundle import Golden, Manifest, Original, Parity
 from ketch.code import Captured
 from ketch.compiler.parity import Trial, examine
@@ -28,11 +29,10 @@ from ketch.errors import (
     ModelError,
     NotAModel,
     NotInstalled,
-    UnsupportedModel,
     UsageError,
 )
 from ketch.program import evaluator
-from ketch.schema import NAME, Answer, Columns, Contract, Field, Scalar, slug
+from ketch.schema import NAME, Answer, Columns, Contract, Field, Scalar, Type, slug
 from ketch.schema.amend import amended, parse, require_known
 from ketch.schema.checks import Checker
 from ketch.schema.sample import Profiles, profile, refine
@@ -41,12 +41,18 @@ from ketch.schema.sample import compose as compose_rows
 GOLDEN_ROWS: Final = 48
 TOLERANCE: Final = 1e-6
 MOST_AS_SKOPS: Final = 32 << 20  # bytes of a pickle; 111 MB took 13 s to save and open again
+WHY_TEST: Final = "that were kept apart with `--test-data`: whoever packed it says that it was not trained on them"
+WHY_SAMPLE: Final = "of `--data`; if it was trained on them, expect it to do worse on others"
 YES: Final = frozenset({"1", "1.0", "true", "yes"})
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may say beyond the model itself; `ask` chooses the positive class when nothing tells."""
+    """What a person may say beyond the model itself.
+
+    `ask` chooses the positive class when nothing tells; `card` is an edited model card, `figures` measures for it, and
+    `test` rows that the model was not trained on.
+    """
 
     target: str = ""
     name: str = ""
@@ -55,17 +61,27 @@ class Options:
     tolerance: float = TOLERANCE
     amendments: Mapping[str, Any] = field(default_factory=dict)
     rescue: bool = False
+    card: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    test: Columns | None = None
     ask: Callable[[Sequence[Scalar]], Scalar] | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Give the names of the targets, which a comma separates."""
+        return tuple(name.strip() for name in self.target.split(",")) if self.target else ()
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file of the model as it was given, and the scikit-learn that wrote it, where it says so."""
+    """One file of the model as it was given, and what is said of it, such as the scikit-learn that wrote it."""
 
     name: str
     format: str
     data: bytes
     written_by: str = ""
+    place: Path | None = None  # where it stands in a folder
+    columns: Mapping[str, Type] = field(default_factory=dict)  # that a signature beside it names
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,9 @@ def pack(  # noqa: PLR0913 (what a person may say, each by its name)
     contract: str | Path | None = None,
     tolerance: float = TOLERANCE,
     rescue: bool = False,
+    card: str | Path | None = None,
+    metrics: str | Path | Mapping[str, float] | None = None,
+    test_data: object = None,
 ) -> Packed:
     """Pack a fitted model, or the file or files it was saved to, into a bundle.
 
@@ -97,6 +116,8 @@ def pack(  # noqa: PLR0913 (what a person may say, each by its name)
     categories. `positive` names the class whose probability is answered; `contract` is an amended contract.toml.
     `tolerance` is how far the compiled form may differ from the original; where it differs more, the original serves.
     `rescue` rebuilds a file of an older scikit-learn and proves it in that version.
+    For the model card: `card` is an edited one whose words are kept, `metrics` are figures of your own (a dict, or a
+    JSON file), `test_data` rows that the model was not trained on, to measure it with.
     The bundle is written to `path`, by default `NAME.ketch` in the current folder.
 
     Raises:
@@ -109,6 +130,9 @@ def pack(  # noqa: PLR0913 (what a person may say, each by its name)
         threshold=threshold,
         tolerance=tolerance,
         rescue=rescue,
+        card=read_card(card) if card else "",
+        figures=metrics if isinstance(metrics, Mapping) else read_figures(metrics) if metrics else {},
+        test=read_table(test_data),
         amendments=parse(read_bytes(Path(contract)), str(contract)) if contract else {},
     )
     packed = compose(model, read_table(data), options, home=settings.home(os.environ))
@@ -131,24 +155,23 @@ def _composed(model: object, table: Columns | None, options: Options, home: Path
     safer = [] if code.runs(_parts(sources), carried.files) else _as_skops(sources, parts, home)  # before n_jobs is set
     adapter = adapter_for(first_object(parts))
     joined = adapter.join(parts)
-    names = [] if table is None else [name for name in table if name != options.target]
-    knowledge = (
-        adapter.study_rows(joined, table, names) if isinstance(adapter, RowStudy) else adapter.study(joined, names)
-    )
+    told = {name: kind for source in sources for name, kind in source.columns.items()}
+    names = list(told) if table is None else [name for name in table if name not in options.targets]
+    knowledge = _study(adapter, joined, table, names)
     _require_target(options, table, knowledge)
-    fields = _sharpened(knowledge, table)
+    fields = _sharpened(knowledge, table, told)
     profiles = {name: profile(values) for name, values in (table or {}).items()}
     runner = adapter.runner(joined, fields)
     fields = _settle_missing(fields, knowledge, profiles, case.trial(runner))
     require_known([each.name for each in fields], options.amendments)
     fields = tuple(amended(each, options.amendments) for each in _with_examples(fields, knowledge, profiles))
     _require_examples(fields)
-    answer = _answer(knowledge, options, notes)
+    golden = _golden(fields, knowledge, profiles, runner)
+    answer = _answer(knowledge, options, notes, Raw(golden.labels, golden.probabilities))
     chosen = _name(options, sources)
     trial = Trial(fields, answer, knowledge, table, profiles, runner, options.tolerance)
     proved = case.prove(trial)
     program, parity = _compiled(adapter, joined, trial)
-    golden = _golden(fields, knowledge, profiles, runner)
     if safer and _answers_alike(adapter, [part for _, part in safer], fields, golden):
         sources = [source for source, _ in safer]
     captured = _captured(sources, adapter, adapter.inputs(joined, fields).form, program, carried)
@@ -170,11 +193,17 @@ def _composed(model: object, table: Columns | None, options: Options, home: Path
     files |= {**program, **carried.files, **case.files()}
     files[lock.CAPTURED] = _requirements(captured)
     contract = Contract(fields, answer)
-    return Packed(
-        bundle.write(manifest, contract, golden, _profile(fields, profiles, options.target), files),
-        chosen,
-        tuple(notes),
-    )
+    profiled = _profile(fields, profiles, options.targets)
+    files |= _card(manifest, profiled, trial, options)
+    return Packed(bundle.write(manifest, contract, golden, profiled, files), chosen, tuple(notes))
+
+
+def _card(manifest: Manifest, profiled: Mapping[str, Any], trial: Trial, options: Options) -> dict[str, bytes]:
+    """Write the model card, measured on test rows where there are some, else on the sample."""
+    why = WHY_TEST if options.test is not None else WHY_SAMPLE
+    rows = options.test if options.test is not None else trial.table or {}
+    measured = card.sibling("measure").measure(trial.original, trial.fields, trial.answer, rows, why)
+    return card.write(card.Facts(manifest, trial.fields, profiled, measured, options.figures), options.card)
 
 
 def _study(adapter: Adapter, model: object, table: Columns | None, names: Sequence[str]) -> Knowledge:
@@ -242,7 +271,8 @@ def _parts(sources: Sequence[Source]) -> list[code.Part]:
 
 
 def _named_beside(carried: Captured) -> list[str]:
-    return [f"{name} is named by the code and does not travel; let the model hold what is in it" for name in carried.beside]
+    told = "is named by the code and does not travel; let the model hold what is in it"
+    return [f"{name} {told}" for name in carried.beside]
 
 
 def read_files(paths: Sequence[Path]) -> tuple[list[Source], Captured]:
@@ -252,7 +282,8 @@ def read_files(paths: Sequence[Path]) -> tuple[list[Source], Captured]:
         InputError, ModelError: a file cannot be read, or some of its code cannot travel.
     """
     sources = [_read_file(path) for path in paths]
-    return sources, code.capture_files(paths, _parts(sources))
+    places = [source.place or path for source, path in zip(sources, paths, strict=True)]
+    return sources, code.capture_files(places, _parts(sources))
 
 
 def _as_paths(model: object) -> list[Path]:
@@ -275,7 +306,18 @@ def first_object(parts: object) -> object:
 
 
 def _read_file(path: Path) -> Source:
-    data = read_bytes(path)
+    if path.is_dir():
+        return _read_folder(path)
+    return _source(path, read_bytes(path))
+
+
+def _read_folder(path: Path) -> Source:
+    inside = adapters.sibling("mlflow").open_folder(path)
+    source = _source(Path(inside.name), inside.data)
+    return replace(source, place=inside.place, columns=inside.columns)
+
+
+def _source(path: Path, data: bytes) -> Source:
     if form := code.PYTHON if path.suffix == ".py" else format_of(path.name, data):
         return Source(path.name, form, data)
     if bundle.looks_like_bundle(data):
@@ -342,8 +384,9 @@ def _require_target(options: Options, table: Columns | None, knowledge: Knowledg
     if table is None:
         return
     named = {each.name for each in knowledge.fields}
-    if options.target and options.target not in table and not table.keys() <= named:
-        raise InputError(f"The data has no column {options.target!r}", hint=f"Its columns are: {_listed(list(table))}")
+    absent = [name for name in options.targets if name not in table]
+    if absent and not table.keys() <= named:
+        raise InputError(f"The data has no column {absent[0]!r}", hint=f"Its columns are: {_listed(list(table))}")
     missing = [each.name for each in knowledge.fields if each.name not in table]
     if missing and knowledge.named:
         raise InputError(
@@ -356,10 +399,15 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def _sharpened(knowledge: Knowledge, table: Columns | None) -> tuple[Field, ...]:
+def _sharpened(knowledge: Knowledge, table: Columns | None, told: Mapping[str, Type]) -> tuple[Field, ...]:
     if table is None:
-        return knowledge.fields
+        return tuple(_told(each, told.get(each.name, each.type)) for each in knowledge.fields)
     return tuple(refine(each, table[each.name]) if each.name in table else each for each in knowledge.fields)
+
+
+def _told(each: Field, kind: Type) -> Field:
+    """Take the type that a signature tells, where the model itself knows only a number."""
+    return msgspec.structs.replace(each, type=kind) if each.type == "number" else each
 
 
 def _settle_missing(
@@ -398,18 +446,18 @@ def _finite(answers: object) -> bool:
 
 def _try(runner: Runner, columns: Columns, n: int) -> None:
     try:
-        raw = runner(columns, n)
+        runner(columns, n)
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
         raise ModelError(
             f"The model does not answer a plausible row: {type(error).__name__}: {reason}",
             hint="Give rows it was trained on with --data rows.csv, so that types and values are known.",
         ) from None
-    if raw.labels and isinstance(raw.labels[0], list):
-        raise UnsupportedModel("The model answers several targets at once", hint="Fit one model for each target.")
 
 
-def _answer(knowledge: Knowledge, options: Options, notes: list[str]) -> Answer:
+def _answer(knowledge: Knowledge, options: Options, notes: list[str], typical: Raw) -> Answer:
+    if typical.labels and isinstance(typical.labels[0], list):
+        return _several(knowledge, options, typical)
     classes = tuple(each for each in knowledge.classes if isinstance(each, str | int | float))
     values = "probability" if knowledge.probabilities else "score" if knowledge.score else "none"
     threshold = options.amendments.get("threshold") if options.threshold is None else options.threshold
@@ -430,6 +478,30 @@ def _answer(knowledge: Knowledge, options: Options, notes: list[str]) -> Answer:
         threshold=None if threshold is None else float(threshold),
         values=values,  # type: ignore[arg-type]
     )
+
+
+def _several(knowledge: Knowledge, options: Options, typical: Raw) -> Answer:
+    """Name each of several targets: as `target` lists them, else by number."""
+    label: Any = typical.labels[0]
+    names = list(options.targets)
+    if len(names) != len(label):
+        names = [f"{options.target or 'prediction'}_{place + 1}" for place in range(len(label))]
+    if options.threshold is not None or options.positive is not None:
+        raise UsageError("A model of several targets takes no --threshold or --positive", hint="Leave them out.")
+    listed: Any = knowledge.classes if knowledge.task == "several" else [(0, 1)] * len(label)
+    regression = knowledge.task == "regression"
+    parts = tuple(
+        Answer("regression", name) if regression else _part(name, classes, typical)
+        for name, classes in zip(names, [()] * len(label) if regression else listed, strict=True)
+    )
+    return Answer("several", options.target or "prediction", parts=parts)
+
+
+def _part(name: str, classes: tuple[Scalar, ...], typical: Raw) -> Answer:
+    values: Any = "none" if typical.probabilities is None else "probability"
+    if len(classes) != 2:
+        return Answer("multiclass", name, classes, values=values)
+    return Answer("binary", name, classes, _positive(classes, Options(), []), values=values)
 
 
 def _positive(classes: tuple[Scalar, ...], options: Options, notes: list[str]) -> Scalar:
@@ -500,9 +572,30 @@ def _answerable(runner: Runner, columns: Columns) -> list[int]:
     ]
 
 
-def _profile(fields: Sequence[Field], profiles: Profiles, target: str) -> dict[str, object]:
+def _profile(fields: Sequence[Field], profiles: Profiles, targets: Sequence[str]) -> dict[str, object]:
     names = [each.name for each in fields if each.type != "text"]
-    return {name: profiles[name] for name in [*names, target] if name in profiles}
+    return {name: profiles[name] for name in [*names, *targets] if name in profiles}
+
+
+def read_card(path: str | Path) -> str:
+    """Read an edited model card.
+
+    Raises:
+        InputError: it cannot be read, or is no text.
+    """
+    try:
+        return read_bytes(Path(path)).decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is no text", hint="Give a CARD.md, such as: ketch inspect --card prints.") from None
+
+
+def read_figures(path: str | Path) -> dict[str, float]:
+    """Read figures for the model card from a JSON file.
+
+    Raises:
+        InputError: it cannot be read, or holds something else.
+    """
+    return card.figures_of(read_bytes(Path(path)), str(path))
 
 
 # ---- the sample ------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from pathlib import Path
 import ketch
 
 STAIRS = """errors extras settings
-            schema codec trust adapters program lock slicer
-            bundle compiler card pack
+            schema codec trust adapters code tokens program lock slicer
+            bundle compiler card rescue pack
             store log
             predict batching explain
             watch retrain

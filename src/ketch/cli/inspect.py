@@ -7,7 +7,9 @@ import msgspec
 
 from ketch import code, trust
 from ketch.bundle import Bundle
+from ketch.card import MEMBER
 from ketch.cli import options, settle
+from ketch.errors import BundleError
 from ketch.page import describe
 from ketch.predict import fetch_bundle
 from ketch.program import GRAPH_MEMBER
@@ -19,20 +21,30 @@ from ketch.schema.amend import as_toml
 @click.option(
     "--contract", is_flag=True, help="Print the contract as TOML, to amend and give to: ketch pack --contract."
 )
+@click.option("--card", is_flag=True, help="Print the model card, to fill in and give to: ketch pack --card.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @options("home")
-def inspect_command(model: str, contract: bool, as_json: bool, **flags: Any) -> None:
+def inspect_command(model: str, contract: bool, card: bool, as_json: bool, **flags: Any) -> None:
     """Show the contract, origin, versions and trust of BUNDLE (a file, or a store reference)."""
     home = settle(flags).home
     opened = fetch_bundle(model, home=home)
     if contract:
         click.echo(as_toml(opened.contract), nl=False)
         return
+    if card:
+        click.echo(_card(opened), nl=False)
+        return
     found = _trusted(opened, home)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(_record(opened, found)), indent=2))
     else:
         _show(opened, found)
+
+
+def _card(opened: Bundle) -> str:
+    if MEMBER not in opened.files:
+        raise BundleError(f"{opened.manifest.name} has no model card", hint="Pack the model again; cards are new.")
+    return opened.files[MEMBER].decode("utf-8", "replace")
 
 
 def _trusted(opened: Bundle, home: Any) -> dict[str, dict[str, object]]:

@@ -10,7 +10,7 @@ import click
 from ketch import bundle
 from ketch.cli import note, options, settle, settle_trust, trust_option
 from ketch.code import VALUE
-from ketch.pack import TOLERANCE, Options, compose, read_bytes, read_table
+from ketch.pack import TOLERANCE, Options, compose, read_bytes, read_card, read_figures, read_table
 from ketch.schema import Scalar
 from ketch.schema.amend import parse
 
@@ -27,6 +27,9 @@ from ketch.schema.amend import parse
 )
 @click.option("--contract", help="Amended contract, from: ketch inspect --contract.")
 @click.option("--rescue", is_flag=True, help="Rebuild a file of an older scikit-learn, proved in that version by uv.")
+@click.option("--test-data", help="CSV or Parquet with rows it was not trained on, to measure it for its card.")
+@click.option("--metrics", help="JSON with figures that you measured, for its card.")
+@click.option("--card", help="Edited model card, from: ketch inspect --card; your words are kept.")
 @click.option("-o", "--output", help="Where to write the bundle.  [NAME.ketch]")
 @trust_option
 @options("home")
@@ -37,7 +40,13 @@ def pack_command(
     home = settle(rest).home
     settle_trust(models, rest.pop("trust"), home)
     amendments = parse(read_bytes(Path(contract)), contract) if contract else {}
-    chosen = Options(**rest, amendments=amendments, ask=_ask if sys.stdin.isatty() else None)
+    test, metrics, edited = (rest.pop(name) for name in ("test_data", "metrics", "card"))
+    known: dict[str, Any] = {
+        "card": read_card(edited) if edited else "",
+        "figures": read_figures(metrics) if metrics else {},
+    }
+    ask = _ask if sys.stdin.isatty() else None
+    chosen = Options(**rest, **known, test=read_table(test), amendments=amendments, ask=ask)
     packed = compose([Path(each) for each in models], read_table(data), chosen, home=home)
     for each in packed.notes:
         note(each)

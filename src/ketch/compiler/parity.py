@@ -5,10 +5,10 @@ sample, composed, boundary and extreme rows --*ask both*--> worst difference, on
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 from ketch.adapters import Knowledge, Raw, Runner
 from ketch.bundle import Parity
@@ -200,38 +200,45 @@ def _finite(raw: Raw) -> Raw | None:
 
 
 def _numbers(raw: Raw) -> list[float]:
-    if raw.probabilities is not None:
-        return raw.probabilities[0]
-    if raw.scores is not None:
-        score: Any = raw.scores[0]
-        return list(score) if isinstance(score, list) else [score]
-    return [label for label in raw.labels if isinstance(label, float)]
+    found = raw.probabilities if raw.probabilities is not None else raw.scores if raw.scores is not None else raw.labels
+    return [number for number in _flat(found) if isinstance(number, float)]
+
+
+def _flat(nest: object) -> Iterator[object]:
+    if not isinstance(nest, list):
+        yield nest
+        return
+    for each in nest:
+        yield from _flat(each)
 
 
 def _difference(trial: Trial, one: Raw | None, other: Raw | None) -> float:
     if one is None or other is None:
         return 0.0 if one is other else math.inf
+    parts = trial.answer.parts
+    if not parts:
+        return _distance(trial, trial.answer, one, other)
+    return max(_distance(trial, part, one.part(at), other.part(at)) for at, part in enumerate(parts))
+
+
+def _distance(trial: Trial, answer: Answer, one: Raw, other: Raw) -> float:
     mine, theirs = _numbers(one), _numbers(other)
     if len(mine) != len(theirs):
         return math.inf
-    unit = _unit(trial)
+    unit = _unit(trial, answer)
     found = max((abs(a - b) / unit(a) for a, b in zip(mine, theirs, strict=True)), default=0.0)
-    if trial.answer.task == "regression" or one.labels == other.labels:
+    if answer.task == "regression" or one.labels == other.labels:
         return found
     return found if _is_close_call(trial, one, mine) else math.inf
 
 
-def _unit(trial: Trial) -> Callable[[float], float]:
-    if trial.answer.values == "probability":
+def _unit(trial: Trial, answer: Answer) -> Callable[[float], float]:
+    if answer.values == "probability":
         return lambda value: 1.0
-    if trial.answer.task != "regression":
+    if answer.task != "regression":
         return lambda value: max(1.0, abs(value))
-    spread = _spread(trial)
+    spread = float(trial.profiles.get(answer.target, {}).get("std", 0.0)) or 1e-3
     return lambda value: max(10.0 * abs(value), spread)
-
-
-def _spread(trial: Trial) -> float:
-    return float(trial.profiles.get(trial.answer.target, {}).get("std", 0.0)) or 1e-3
 
 
 def _is_close_call(trial: Trial, one: Raw, numbers: Sequence[float]) -> bool:

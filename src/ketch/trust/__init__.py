@@ -1,4 +1,4 @@
-"""The gate: decides whether a pickle or joblib file may be opened, and opens it; whose signatures count here."""
+"""The gate: decides whether a pickle, joblib or skops file may be opened, and opens it; whose signatures count here."""
 
 import contextlib
 import functools
@@ -7,6 +7,7 @@ import importlib
 import importlib.resources
 import json
 import os
+import re
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -19,17 +20,21 @@ from ketch.errors import BadSignature, KetchError, NotAModel, SettingError, Trus
 SIBLINGS = {
     "arguments": "ketch.trust.arguments",
     "arrays": "ketch.trust.arrays",
+    "boosters": "ketch.trust.boosters",
     "child": "ketch.trust.child",
     "inflate": "ketch.trust.inflate",
     "keyring": "ketch.trust.keyring",
     "opcodes": "ketch.trust.opcodes",
     "signing": "ketch.trust.signing",
+    "skops": "ketch.trust.skops",
     "structures": "ketch.trust.structures",
     "unpickle": "ketch.trust.unpickle",
     "values": "ketch.trust.values",
+    "zipped": "ketch.trust.zipped",
 }
 PYTHON_2 = {"long": "int", "unicode": "str", "xrange": "range"}  # what protocol 2 still writes
 KINDS = ("classes", "reconstructors", "functions")
+SKOPS_MEMBER = re.compile(rb"[\w-]{1,80}\.(npy|npz|bin)|schema\.json", re.ASCII)
 NAMED = 5  # offenders spelled out in a message
 SIGNATURE = ".sig"  # a bundle's signature lies beside it under the bundle's name and this
 MOST_SIGNATURE = 1 << 20  # bytes of a signature; that of a bundle has 1 KB
@@ -189,6 +194,18 @@ def _added(path: Path) -> frozenset[Pair]:
     return _pairs(classes)
 
 
+def is_skops(data: bytes) -> bool:
+    """Tell whether the bytes are a skops file, whole or not."""
+    size = int.from_bytes(data[26:28], "little")  # of the first member's name, which tells it from a bundle
+    return data[:4] == b"PK\x03\x04" and SKOPS_MEMBER.fullmatch(data[30 : 30 + size]) is not None
+
+
+def as_skops(model: object, *, home: Path) -> tuple[bytes, object] | None:
+    """Write a model as a skops file that the gate opens, and give it with what it opens to; None where it cannot be."""
+    found: tuple[bytes, object] | None = sibling("skops").dump(model, lists(home))
+    return found
+
+
 def digest(data: bytes) -> str:
     """Return the SHA-256 of the bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
@@ -196,8 +213,18 @@ def digest(data: bytes) -> str:
 
 def examine(data: bytes, *, home: Path | None = None) -> Finding:
     """Look through the file without running anything in it; whatever cannot be read is a fault."""
-    found = sibling("opcodes").scan(data, lists(home))
+    found = sibling("skops" if is_skops(data) else "opcodes").scan(data, lists(home))
     return found if isinstance(found, Finding) else Finding("")
+
+
+def unpacked(data: bytes) -> bytes:
+    """Return a file's pickle, without the compression of joblib's.
+
+    Raises:
+        Fault: it is packed in a way that is not known, or too large.
+    """
+    found: bytes = sibling("inflate").inflate(data)
+    return found
 
 
 def is_approved(sha256: str, *, home: Path) -> bool:
@@ -212,10 +239,15 @@ def approve(data: bytes, *, home: Path, name: str, when: str) -> Finding:
         NotAModel: the bytes are not a pickle or joblib file.
     """
     found = _readable(examine(data, home=home), name)
-    path = home / "approvals.json"
     entry = {"name": name, "when": when, "imports": list(found.imports), "refused": list(found.refused)}
-    write_record(path, {**_read(path), digest(data): entry})
+    record(digest(data), entry, home=home)
     return found
+
+
+def record(sha256: str, entry: Mapping[str, object], *, home: Path) -> None:
+    """Record an approval of what has this SHA-256; `entry` says what it is and when that was."""
+    path = home / "approvals.json"
+    write_record(path, {**_read(path), sha256: dict(entry)})
 
 
 def keys(home: Path) -> dict[str, Key]:
@@ -266,10 +298,13 @@ def check_signature(
     return ""
 
 
-def open_model(data: bytes, *, home: Path, name: str, signed: bool = False) -> object:
+def open_model(
+    data: bytes, *, home: Path, name: str, signed: bool = False, loader: str = SIBLINGS["unpickle"]
+) -> object:
     """Open the file if this user approved it or nothing in it can do harm, and return what it holds.
 
     `signed` says that it came out of a bundle signed with a trusted key, which counts like an approval.
+    `loader` is the module that opens it: this room's, or the one that knows files of older scikit-learn.
 
     Raises:
         TrustError: the file must not be opened as it stands.
@@ -278,19 +313,19 @@ def open_model(data: bytes, *, home: Path, name: str, signed: bool = False) -> o
     """
     sha256 = digest(data)
     if is_approved(sha256, home=home):
-        return _open_approved(data, name)
+        return _open_approved(data, name, loader)
     found = _readable(examine(data, home=home), name)
     if found.refused or found.faults:
         if signed:
-            return _open_approved(data, name)
+            return _open_approved(data, name, loader)
         raise _refusal(found, name, sha256)
     known = lists(home)
     try:
-        _judge_once(data, known, home, sha256)
-        return sibling("unpickle").load(data, known)
+        _judge_once(data, known, home, loader)
+        return importlib.import_module(loader).load(data, known)
     except Fault as fault:
         if signed:
-            return _open_approved(data, name)
+            return _open_approved(data, name, loader)
         raise _refusal(Finding(found.format, faults=(str(fault),)), name, sha256) from None
     except (KetchError, MemoryError):
         raise
@@ -298,20 +333,57 @@ def open_model(data: bytes, *, home: Path, name: str, signed: bool = False) -> o
         raise _unopened(error, name, found.sklearn_version) from error
 
 
-def _open_approved(data: bytes, name: str) -> object:
+def try_first(data: bytes, *, home: Path, name: str, loader: str) -> None:
+    """Open a framework's own file in a child process, once, so that what crashes or never ends does so there.
+
+    `loader` is the module that opens it; whether it can be opened at all is for the caller to find out.
+
+    Raises:
+        TrustError: the child crashed, or took too much.
+    """
+    sha256 = digest(data)
+    if is_approved(sha256, home=home):
+        return
     try:
-        return sibling("unpickle").load_approved(data)
+        _judge_once(data, lists(home), home, loader)
+    except Fault as fault:
+        raise _refusal(Finding("", faults=(str(fault),)), name, sha256) from None
+
+
+def judge(data: bytes, *, home: Path, name: str, loader: str) -> None:
+    """Let a child process open a file of a framework's own first, by `load` of the module `loader`.
+
+    Raises:
+        NotAModel: it crashes, or takes more memory or time than a file of its size should.
+    """
+    try:
+        _judge_once(data, lists(home), home, loader)
+    except Fault as fault:
+        raise NotAModel(f"{name} is damaged: {fault}", hint="Save or fetch it again.") from None
+
+
+def is_sound(library: str, model: object) -> bool:
+    """Tell whether the trees of a boosting library's model are trees and stay inside it."""
+    try:
+        return bool(sibling("boosters").SOUND[library](model))
+    except Exception:  # whatever a check trips over is not as it should be
+        return False
+
+
+def _open_approved(data: bytes, name: str, loader: str) -> object:
+    try:
+        return importlib.import_module(loader).load_approved(data)
     except Exception as error:  # approved code may raise anything
         raise _unopened(error, name, "") from error
 
 
-def _judge_once(data: bytes, known: Lists, home: Path, sha256: str) -> None:
-    child = sibling("child")
-    key = digest(f"{sha256} {child.circumstances(known)}".encode())
+def _judge_once(data: bytes, known: Lists, home: Path, loader: str) -> None:
+    child, sha256 = sibling("child"), digest(data)
+    key = digest(f"{sha256} {loader} {child.circumstances(known)}".encode())
     path = home / "checked.json"
     checked = _read(path)
     if key not in checked:
-        child.judge(data, known)
+        child.judge(data, known, loader)
         with contextlib.suppress(
             OSError
         ):  # a container's read-only file system only costs the next start a second look

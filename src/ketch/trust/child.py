@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib
 import importlib.metadata
 import importlib.resources
 import json
@@ -13,7 +14,19 @@ from types import ModuleType
 
 from ketch.trust import KINDS, Fault, Lists, sibling
 
-LIBRARIES = ("ketch", "joblib", "numpy", "pandas", "scikit-learn", "scipy")
+LIBRARIES = (
+    "ketch",
+    "catboost",
+    "joblib",
+    "lightgbm",
+    "numpy",
+    "onnxruntime",
+    "pandas",
+    "scikit-learn",
+    "scipy",
+    "skops",
+)
+FRAMEWORKS = "ketch.adapters."  # what reads files of a framework's own, one of them through a file
 MEMORY = 8 << 30  # bytes of address space; threads of BLAS reserve much more than they use
 MEMORY_TIMES = 12  # and this many times the opened file
 SECONDS = 60.0
@@ -27,15 +40,15 @@ START = (
 )
 
 
-def judge(data: bytes, known: Lists) -> None:
-    """Open the file in a child process with limits, and throw away what it holds.
+def judge(data: bytes, known: Lists, loader: str) -> None:
+    """Open the file in a child process with limits, by the module `loader`, and throw away what it holds.
 
     Raises:
         Fault: the child refused it, crashed, or took too long.
     """
     size = len(sibling("inflate").inflate(data))
     seconds = SECONDS + SECONDS_PER_GIB * size / (1 << 30)
-    order = {"memory": MEMORY + MEMORY_TIMES * size, "seconds": seconds, "lists": _plain(known)}
+    order = {"memory": MEMORY + MEMORY_TIMES * size, "seconds": seconds, "lists": _plain(known), "loader": loader}
     paths = [path for path in sys.path if path]
     lines = json.dumps(paths).encode() + b"\n" + json.dumps(order).encode() + b"\n"
     try:
@@ -43,7 +56,7 @@ def judge(data: bytes, known: Lists) -> None:
             [sys.executable, "-I", "-B", "-X", "faulthandler=0", "-c", START],
             input=lines + data,
             capture_output=True,
-            env=_environment(),
+            env=environment(),
             timeout=seconds,
             check=False,
         )
@@ -56,7 +69,8 @@ def judge(data: bytes, known: Lists) -> None:
         raise Fault(answer)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Return the variables that a process made to open a file gets."""
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     return kept | dict.fromkeys(ONE_THREAD, "1")
 
@@ -90,13 +104,15 @@ def circumstances(known: Lists) -> str:
 def main() -> None:
     """Be the child: read the order and the file from standard input, and answer on standard output."""
     order = json.loads(sys.stdin.buffer.readline())
-    _limit(int(order["memory"]), int(order["seconds"]) + 1)
+    data = sys.stdin.buffer.read()
+    written = len(data) if order["loader"].startswith(FRAMEWORKS) else 0
+    _limit(int(order["memory"]), int(order["seconds"]) + 1, written)
     given = order["lists"]
     classes, reconstructors, functions = (frozenset((module, name) for module, name in given[kind]) for kind in KINDS)
     known = Lists(classes, reconstructors, functions, given["moved"])
     fault = ""
     try:
-        sibling("unpickle").load(sys.stdin.buffer.read(), known)
+        importlib.import_module(order["loader"]).load(data, known)
     except Fault as error:
         fault = str(error)
     except MemoryError:
@@ -108,14 +124,14 @@ def main() -> None:
     os._exit(0)
 
 
-def _limit(memory: int, seconds: int) -> None:
+def _limit(memory: int, seconds: int, written: int) -> None:
     if (resource := _resource()) is None:
         return
     limits = {
         resource.RLIMIT_AS: memory,
         resource.RLIMIT_CPU: seconds,
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_FSIZE: written,
     }
     for kind, most in limits.items():
         with contextlib.suppress(ValueError, OSError):  # macOS has no limit on address space

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ketch.extras import load as extra
-from ketch.trust import Fault, Lists, Pair, sibling
+from ketch.trust import Fault, Lists, Pair, is_skops, sibling
 
 WRAPPER = ("joblib.numpy_pickle", "NumpyArrayWrapper")
 PARTIAL = ("functools", "partial")
+LIBRARIES = {"catboost", "lightgbm", "numpy", "pandas", "scipy", "sklearn", "xgboost"}
 
 
 def load(data: bytes, known: Lists) -> object:
@@ -22,6 +23,9 @@ def load(data: bytes, known: Lists) -> object:
     Raises:
         Fault: it asks for something off the lists, or what came out is not sound.
     """
+    if is_skops(data):
+        model: object = sibling("skops").load(data, known)
+        return model
     inflate = sibling("inflate")
     body = inflate.inflate(data)
     desk = Desk(known)
@@ -37,9 +41,38 @@ def load(data: bytes, known: Lists) -> object:
 
 def load_approved(data: bytes) -> object:
     """Return what an approved file holds; whatever is in it runs."""
+    if is_skops(data):
+        approved: object = sibling("skops").load_approved(data)
+        return approved
     if not sibling("inflate").packing(data) and WRAPPER[1].encode() not in data:
         return pickle.loads(data)  # noqa: S301 - the user approved exactly these bytes
     return extra("joblib").load(io.BytesIO(data))
+
+
+def load_found(data: bytes, find: Callable[[str, str], Any]) -> object:
+    """Return what an approved file holds, with every name looked up by `find`; whatever is in it runs.
+
+    Raises:
+        Fault: it is packed in a way that is not known, or too large.
+    """
+    inflate = sibling("inflate")
+    body, desk = inflate.inflate(data), _Found(find)
+    if inflate.packing(data) or WRAPPER[1].encode() in body:
+        return _JoblibUnpickler(body, desk).load()
+    return _PlainUnpickler(io.BytesIO(body), desk).load()
+
+
+class _Found:
+    """Hands out whatever a function finds."""
+
+    def __init__(self, find: Callable[[str, str], Any]) -> None:
+        self._find = find
+
+    def find_class(self, module: str, name: str) -> Any:
+        return Wrapped if (module, name) == WRAPPER else self._find(module, name)
+
+    def nested(self, file: io.BytesIO) -> Any:
+        return _NestedUnpickler(file, self)
 
 
 class Desk:
@@ -68,6 +101,10 @@ class Desk:
                 self.classes.add(found)
         return self.given[pair]
 
+    def nested(self, file: io.BytesIO) -> Any:
+        """Return the unpickler of a stream inside another."""
+        return _NestedUnpickler(file, self)
+
 
 def _find(pair: Pair, module: str) -> Any:
     try:
@@ -80,13 +117,13 @@ def _find(pair: Pair, module: str) -> Any:
 
 def _module(name: str) -> Any:
     root = name.partition(".")[0]
-    if root not in sys.modules and root in {"sklearn", "numpy", "scipy", "pandas"}:
+    if root not in sys.modules and root in LIBRARIES:
         extra(root)
     return importlib.import_module(name)
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, desk: Desk) -> None:
+    def __init__(self, file: io.BytesIO, desk: Desk | _Found) -> None:
         super().__init__(file, fix_imports=False)
         self._desk = desk
 
@@ -100,7 +137,7 @@ _Python: Any = pickle.__dict__["_Unpickler"]  # in every CPython, missing from t
 
 
 class _NestedUnpickler(_Python):  # type: ignore[misc]
-    def __init__(self, file: io.BytesIO, desk: Desk) -> None:
+    def __init__(self, file: io.BytesIO, desk: Desk | _Found) -> None:
         super().__init__(file, fix_imports=False)
         self.file, self.desk = file, desk
 
@@ -114,7 +151,7 @@ class _NestedUnpickler(_Python):  # type: ignore[misc]
 class _JoblibUnpickler(_NestedUnpickler):
     dispatch: dict[int, Callable[..., None]] = dict(_Python.dispatch)  # noqa: RUF012 - the form that pickle wants
 
-    def __init__(self, body: bytes, desk: Desk) -> None:
+    def __init__(self, body: bytes, desk: Desk | _Found) -> None:
         super().__init__(io.BytesIO(body), desk)
         self.body = body
 
@@ -134,10 +171,10 @@ class Wrapped:
     dtype: Any
     numpy_array_alignment_bytes: int | None = None
 
-    def read(self, body: bytes, file: io.BytesIO, desk: Desk) -> object:
+    def read(self, body: bytes, file: io.BytesIO, desk: Desk | _Found) -> object:
         """Return the array, and leave the file behind it."""
         if self.dtype.hasobject:
-            return _NestedUnpickler(file, desk).load()
+            return desk.nested(file).load()
         numpy = extra("numpy")
         if self.numpy_array_alignment_bytes is not None:
             file.seek(file.read(1)[0], io.SEEK_CUR)
