@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -24,6 +24,8 @@ from ketch.schema import NAME, Answer, Contract, Field
 FORMAT: Final = 1
 SUFFIX: Final = ".ketch"
 MOST_BYTES: Final = 8 * 2**30  # unpacked; more is a zip bomb or no tabular model
+ROOMY: Final = 512 * 2**20  # bytes that any bundle may unpack to; beyond that it is a matter of proportion
+RATIO: Final = 200
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 MEMBER: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]*(/[a-zA-Z0-9_][a-zA-Z0-9_.-]*)*", re.ASCII)
 
@@ -66,7 +68,7 @@ class Golden(msgspec.Struct, frozen=True):
 
     rows: list[dict[str, object]]
     labels: list[object]
-    probabilities: list[list[float]] | None = None
+    probabilities: list[list[Any]] | None = None
     scores: list[object] | None = None
 
 
@@ -215,12 +217,12 @@ def _require_format(data: bytes, name: str) -> None:
 def _require_sums(manifest: Manifest, members: Mapping[str, bytes], name: str) -> None:
     needed = {"contract.json", "golden.json", "profile.json"}
     if missing := (manifest.members.keys() | needed) - members.keys():
-        raise _corrupt(name, f"{min(missing)} is missing")
+        raise _corrupt(name, f"{min(missing)[:60]} is missing")
     if extra := members.keys() - manifest.members.keys():
-        raise _corrupt(name, f"{min(extra)} is not in its manifest")
+        raise _corrupt(name, f"{min(extra)[:60]} is not in its manifest")
     for member, data in members.items():
         if identity(data) != manifest.members[member]:
-            raise _corrupt(name, f"{member} was changed")
+            raise _corrupt(name, f"{member[:60]} was changed")
 
 
 def _require_sense(manifest: Manifest, golden: Golden, members: Mapping[str, bytes], name: str) -> None:
@@ -228,12 +230,15 @@ def _require_sense(manifest: Manifest, golden: Golden, members: Mapping[str, byt
         raise _corrupt(name, "its manifest gives it an impossible name")
     for each in manifest.originals:
         if each.member not in members:
-            raise _corrupt(name, f"{each.member} is missing")
+            raise _corrupt(name, f"{each.member[:60]} is missing")
     if set(manifest.code) != {member for member in members if member.startswith("code/")}:
         raise _corrupt(name, "its manifest does not list its code")
     answer = manifest.answer
-    if answer.task == "binary" and (len(answer.classes) != 2 or answer.positive not in answer.classes):
-        raise _corrupt(name, "its yes/no answer does not have two classes, one of them positive")
+    for part in answer.parts or (answer,):
+        if part.task == "binary" and (len(part.classes) != 2 or part.positive not in part.classes):
+            raise _corrupt(name, "its yes/no answer does not have two classes, one of them positive")
+    if (answer.task == "several") != bool(answer.parts) or any(part.task == "several" for part in answer.parts):
+        raise _corrupt(name, "its several targets are not told apart")
     columns = (golden.labels, golden.probabilities, golden.scores)
     if not golden.rows or any(each is not None and len(each) != len(golden.rows) for each in columns):
         raise _corrupt(name, "its golden rows and answers do not match")
@@ -255,14 +260,16 @@ def _members(data: bytes, name: str) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             listed = archive.infolist()
-            if sum(info.file_size for info in listed) > MOST_BYTES:
-                raise _corrupt(name, "it unpacks to more than 8 GiB")
+            if sum(info.file_size for info in listed) > min(MOST_BYTES, max(ROOMY, RATIO * len(data))):
+                raise _corrupt(name, "it unpacks to more than a file of its size should")
+            if archive.comment or min((info.header_offset for info in listed), default=0):
+                raise _corrupt(name, "something stands before or behind its zip archive")
             found: dict[str, bytes] = {}
             for info in listed:
                 if info.filename in found or not MEMBER.fullmatch(info.filename):
                     raise _corrupt(name, f"it holds {info.filename[:60]!r}")
                 if info.compress_type not in {zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED}:
-                    raise _corrupt(name, f"{info.filename} is compressed in another way")
+                    raise _corrupt(name, f"{info.filename[:60]} is compressed in another way")
                 found[info.filename] = _unpacked(archive, info, name)
             return found
     except _ZIP_FAULTS as error:
@@ -273,5 +280,5 @@ def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> byt
     with archive.open(info) as member:
         data = member.read(info.file_size + 1)
     if len(data) != info.file_size:
-        raise _corrupt(name, f"{info.filename} is not as long as it says")
+        raise _corrupt(name, f"{info.filename[:60]} is not as long as it says")
     return data

@@ -38,9 +38,13 @@ def curl_line(contract: Contract, url: str, *, key: bool = False) -> str:
 
 def answer_schema(answer: Answer) -> dict[str, object]:
     """Give the shape of one answer as JSON Schema."""
+    if answer.parts:
+        shapes: list[Any] = [answer_schema(part) for part in answer.parts]
+        properties = {name: kind for shape in shapes for name, kind in shape["properties"].items()}
+        return {"type": "object", "properties": properties, "required": [shape["required"][0] for shape in shapes]}
     label = _label_schema(answer)
     name = {"outlier": "outlier", "cluster": "cluster"}.get(answer.task, answer.target)
-    properties: dict[str, object] = {name: label}
+    properties = {name: label}
     if answer.task == "outlier":
         properties["outlier_score"] = {"type": "number", "description": "Higher is stranger; above 0 is an outlier."}
     elif answer.task == "binary" and answer.values != "none":

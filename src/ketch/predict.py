@@ -208,16 +208,23 @@ class Predictor:
             raw = self._runner(columns, len(golden.rows))
         except Exception as error:  # whatever a library raises that is not the one it was made with
             raise self._differs(f"it fails with {type(error).__name__}") from error
-        continuous = self.contract.answer.task == "regression"
+        answer = self.contract.answer
+        continuous = all(part.task == "regression" for part in answer.parts or (answer,))
         worst = max(
             _distance(raw.probabilities, golden.probabilities),
             _distance(raw.scores, golden.scores),
             _distance(raw.labels, golden.labels) if continuous else 0.0,
         )
         tolerance = self.bundle.manifest.tolerance
-        if not worst <= tolerance or not (continuous or _same_labels(raw, golden, tolerance)):
+        if not worst <= tolerance or not (continuous or self._same_labels(raw, _raw(golden))):
             raise self._differs(f"worst difference {worst:.2g}")
         return worst
+
+    def _same_labels(self, raw: Raw, golden: Raw) -> bool:
+        tolerance, parts = self.bundle.manifest.tolerance, self.contract.answer.parts
+        if parts:
+            return all(_same_labels(raw.part(at), golden.part(at), tolerance) for at in range(len(parts)))
+        return _same_labels(raw, golden, tolerance)
 
     def _differs(self, reason: str) -> AnswersDiffer:
         return AnswersDiffer(
@@ -250,7 +257,7 @@ def _first(golden: Golden, rows: int | None) -> Golden:
     return Golden(golden.rows[:rows], golden.labels[:rows], cut(golden.probabilities), cut(golden.scores))
 
 
-def _same_labels(raw: Raw, golden: Golden, tolerance: float) -> bool:
+def _same_labels(raw: Raw, golden: Raw, tolerance: float) -> bool:
     """Compare labels, but for rows whose two best classes stand closer together than the tolerance."""
     for row, (label, wanted) in enumerate(zip(raw.labels, golden.labels, strict=True)):
         if label != wanted:
@@ -311,6 +318,8 @@ def _remedy(fault: Fault) -> str:
 
 
 def _shaper(answer: Answer) -> Any:
+    if answer.task == "several":
+        return _several(answer)
     shapers = {"binary": _binary, "multiclass": _multiclass, "regression": _number, "outlier": _outlier}
     return shapers.get(answer.task, _cluster)(answer)
 
@@ -352,6 +361,18 @@ def _multiclass(answer: Answer) -> Any:
             for row, values in enumerate(found)
         ]
         return {name: raw.labels, f"{name}_{kind}": groups}
+
+    return shape
+
+
+def _several(answer: Answer) -> Any:
+    shapes = [_shaper(part) for part in answer.parts]
+
+    def shape(raw: Raw) -> Columns:
+        columns: Columns = {}
+        for place, each in enumerate(shapes):
+            columns |= each(raw.part(place))
+        return columns
 
     return shape
 
@@ -443,6 +464,8 @@ def signature_of(model: str, reference: str, home: Path) -> bytes | None:
 def fetch(model: str, home: Path) -> tuple[bytes, str, str]:
     """Read what MODEL names: its bytes, what messages call it, and its reference where it comes from the store."""
     path = Path(model)
+    if (path / "MLmodel").is_file():
+        return read_files([path])[0][0].data, path.name, ""
     if path.is_file() or path.name != model or path.suffix in SUFFIXES:
         return read_bytes(path), path.name, ""
     found = Store(home / "store").resolve(model)

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from ketch import extras, tokens
-from ketch.adapters import Raw
+from ketch.adapters import Raw, beside
 from ketch.errors import CorruptBundle
 from ketch.schema import Answer, Columns, Field, Scalar
 from ketch.tokens import Text as Text
@@ -352,7 +352,7 @@ def _softmax(row: Sequence[float]) -> list[float]:
 
 def _shares(row: Sequence[float]) -> list[float]:
     found = [sigmoid(z) for z in row]
-    whole = sum(found)
+    whole = sum(found) or 1.0
     return [each / whole for each in found]
 
 
@@ -411,7 +411,8 @@ class GraphEvaluator:
         self._at_once = program.rows_at_once
         self._block = program.block
         self._links = [LINKS[link] for link in program.links]
-        self._answers = (answer,)
+        self._answer = answer
+        self._short = _short(program, answer) if program.block == 1 else None
         self._fills = [self._fill(part, program.largest) for part in program.parts]
         places = {each.name: place for place, each in enumerate(fields)}
         self._names_of = [each.name for each in fields]
@@ -436,7 +437,10 @@ class GraphEvaluator:
     def row(self, values: Sequence[Any]) -> Raw:
         """Answer one row, given in the order of the contract."""
         found = b"".join([pack(values[place]) for place, pack in self._packs])
-        return self._raw(self._padded(self._np.frombuffer(found).reshape(1, self._width), 1))
+        x = self._np.frombuffer(found).reshape(1, self._width)
+        if self._short:
+            return self._short(self._run({INPUT: x})[0].tolist()[0])
+        return self._raw(self._padded(x, 1))
 
     def _padded(self, x: Any, n: int) -> Sequence[Any]:
         gap = -n % self._block
@@ -505,13 +509,38 @@ class GraphEvaluator:
         return fill
 
     def _raw(self, found: Sequence[Any]) -> Raw:
-        (kinds,) = self._groups
-        return _group(dict(zip(kinds, found, strict=True)), self._links[0], self._answers[0])
+        if len(self._groups) == 1:
+            return _group(dict(zip(self._groups[0], found, strict=True)), self._links[0], self._answer)
+        parts, at = [], 0
+        for kinds, link, answer in zip(self._groups, self._links, self._answer.parts, strict=True):
+            parts.append(_group(dict(zip(kinds, found[at : at + len(kinds)], strict=True)), link, answer))
+            at += len(kinds)
+        return beside(parts)
+
+
+def _short(program: Graph, answer: Answer) -> Callable[[list[float]], Raw] | None:
+    """Make the shortest way from one row of the only output to an answer, where there is only one."""
+    link, roles = LINKS[program.links[0]], [*program.outputs[0]]
+    if len(program.outputs) > 1 or answer.parts:
+        return None
+    if roles == ["values"]:
+        return lambda row: Raw([link(row)[0]])
+    if roles != ["probabilities"]:
+        return None
+    classes = answer.classes
+
+    def classify(row: list[float]) -> Raw:
+        likely = link(row)
+        return Raw([classes[likely.index(max(likely))]], [likely])
+
+    return classify
 
 
 def _group(found: Mapping[str, Any], link: Link, answer: Answer) -> Raw:
     if "refused" in found and found["refused"].any():
         raise ValueError("a value is beyond what the model takes")
+    if answer.task == "several":
+        return Raw([link(row) for row in found["values"].tolist()])
     if "values" in found:
         return Raw([link(row)[0] for row in found["values"].tolist()])
     labels = found["labels"].reshape(-1).tolist() if "labels" in found else None

@@ -18,7 +18,7 @@ from ketch import codec, extras
 from ketch.codec import Table
 from ketch.errors import InputError, KetchError, UndecodableBody
 from ketch.predict import Predictor, Rows
-from ketch.schema import Columns, Fault, Field, is_missing
+from ketch.schema import Answer, Columns, Fault, Field, is_missing
 from ketch.schema.checks import Checker
 
 CHUNK: Final = 10_000
@@ -280,6 +280,10 @@ def reason(fault: Fault) -> str:
 def answer_types(predictor: Predictor) -> dict[str, str]:
     """Name the answer columns with their types."""
     answer = predictor.contract.answer
+    return {name: kind for part in answer.parts or (answer,) for name, kind in _types_of(part).items()}
+
+
+def _types_of(answer: Answer) -> dict[str, str]:
     if answer.task == "regression":
         return {answer.target: "number"}
     if answer.task == "outlier":

@@ -5,18 +5,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import FunctionType
-from typing import Final, Protocol, runtime_checkable
+from types import FunctionType, ModuleType
+from typing import Any, Final, Protocol, runtime_checkable
 
 from ketch import trust
 from ketch.errors import NotAModel
 from ketch.schema import Columns, Field, Scalar
 
 KNOWN: Final = {  # root module of a class -> where its adapter stands
+    "catboost": "ketch.adapters.catboost",
     "function": "ketch.adapters.function",
+    "ketch": "ketch.adapters.onnx",  # its class of a graph
+    "lightgbm": "ketch.adapters.lightgbm",
     "sklearn": "ketch.adapters.sklearn",
+    "xgboost": "ketch.adapters.xgboost",
 }
 READERS: Final[dict[str, str]] = {  # format of a file that is no pickle -> the adapter that reads it
+    "catboost-cbm": "ketch.adapters.catboost",
+    "catboost-json": "ketch.adapters.catboost",
+    "lightgbm-txt": "ketch.adapters.lightgbm",
+    "onnx": "ketch.adapters.onnx",
+    "xgboost-json": "ketch.adapters.xgboost",
+    "xgboost-old": "ketch.adapters.xgboost",
+    "xgboost-ubj": "ketch.adapters.xgboost",
+}
+SIBLINGS: Final = {  # what adapters share
+    "boosting": "ketch.adapters.boosting",
+    "graphs": "ketch.adapters.graphs",
+    "mlflow": "ketch.adapters.mlflow",
+    "sklearn": "ketch.adapters.sklearn",
+    "tables": "ketch.adapters.tables",
 }
 
 
@@ -64,12 +82,36 @@ class Inputs:
 
 @dataclass(slots=True)
 class Raw:
-    """A model's answers to a batch: labels or numbers, and what stands behind them."""
+    """A model's answers to a batch: labels or numbers, and what stands behind them.
+
+    With several targets each entry is a list with one for each target.
+    """
 
     labels: list[object]
     probabilities: list[list[float]] | None = None
     scores: list[float] | None = None
     classes: tuple[object, ...] | None = None  # whose probabilities these are, where the model says so with each answer
+
+    def part(self, place: int) -> "Raw":
+        """Give the answers for one of several targets."""
+
+        def of(found: Any) -> Any:
+            return None if found is None else [row[place] for row in found]
+
+        return Raw(of(self.labels), of(self.probabilities), of(self.scores))
+
+
+def beside(parts: Sequence[Raw]) -> Raw:
+    """Put the answers for several targets together."""
+
+    def of(found: Sequence[Any]) -> Any:
+        return None if any(each is None for each in found) else [list(row) for row in zip(*found, strict=True)]
+
+    return Raw(
+        of([each.labels for each in parts]),
+        of([each.probabilities for each in parts]),
+        of([each.scores for each in parts]),
+    )
 
 
 class Runner(Protocol):
@@ -119,6 +161,14 @@ class Reader(Protocol):
             NotAModel, UnsupportedModel: the bytes are damaged, or hold something else.
         """
 
+    def load(self, data: bytes, known: object) -> object:
+        """Open the bytes as the gate's child process does first, to see what becomes of it."""
+
+
+def sibling(name: str) -> ModuleType:
+    """Import what adapters share, by its short name."""
+    return importlib.import_module(SIBLINGS[name])
+
 
 def format_of(name: str, data: bytes) -> str:
     """Name the format of a file that belongs to a framework, empty where only the gate can tell."""
@@ -139,6 +189,8 @@ def open_original(data: bytes, form: str, *, home: Path, name: str, signed: bool
     """
     if form in READERS:
         reader: Reader = importlib.import_module(READERS[form])
+        if not signed:
+            trust.try_first(data, home=home, name=name, loader=READERS[form])
         return reader.open_file(data, form)
     return trust.open_model(data, home=home, name=name, signed=signed)
 

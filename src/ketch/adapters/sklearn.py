@@ -7,11 +7,11 @@ import importlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any, Final
 
 from ketch import extras
-from ketch.adapters import Input, Inputs, Knowledge, Raw, not_a_model
+from ketch.adapters import Input, Inputs, Knowledge, Raw, adapter_for, not_a_model, sibling
 from ketch.errors import ModelError, NotFitted, UnsupportedModel
 from ketch.schema import Columns, Field, Scalar, Type, is_missing, plain
 
@@ -19,6 +19,7 @@ from ketch.schema import Columns, Field, Scalar, Type, is_missing, plain
 # depend on who else asks. Measured over ten kinds of model: in blocks of 4 and more every answer is the same.
 BLOCK: Final = 8
 TIE: Final = 1e-9
+ENSEMBLES: Final = frozenset({"catboost", "lightgbm", "xgboost"})  # whose models say themselves what they take
 # wrappers -> where the fitted estimator stands that takes the same input
 INNER: Final = ("best_estimator_", "estimator_", "regressor_", "calibrated_classifiers_", "estimators_", "estimator")
 # their `predict` is the class of the largest probability (ties aside, where `predict` is asked)
@@ -43,7 +44,8 @@ class Column:
     dropped: bool = False
     plausible: tuple[float, float] | None = None
     words: Sequence[str] = ()
-    known: bool = False  # an encoder or vectorizer has said what it is
+    known: bool = False  # an encoder, vectorizer or ensemble has said what it is
+    coded: tuple[Scalar, ...] = ()  # the categories of a pandas column of dtype category, in the order of training
 
 
 @dataclass
@@ -73,9 +75,15 @@ def join(parts: Sequence[object]) -> object:
         raise UnsupportedModel(
             f"{len(last)} of the objects given predict", hint="Give one estimator, with the transformers before it."
         )
-    steps = [part for part in flat if part is not last[0]] + last
+    steps = [part for part in flat if part is not last[0]] + [_as_estimator(last[0])]
     pipeline = extras.load("sklearn.pipeline")
     return pipeline.Pipeline([(f"step{place}", step) for place, step in enumerate(steps)])
+
+
+def _as_estimator(model: object) -> object:
+    """Give the end of a pipeline, which takes arrays, as a raw Booster does not."""
+    make = getattr(adapter_for(model), "estimator", None)
+    return make(model) if make is not None and not hasattr(model, "get_params") else model
 
 
 def _flatten(parts: object) -> Iterator[object]:
@@ -163,10 +171,8 @@ def _last(model: Any) -> Any:
 
 def _classes(model: Any) -> tuple[str, tuple[object, ...]]:
     found = getattr(model, "classes_", None)
-    if found is None or any(not isinstance(plain(each), str | int | float) for each in found):
-        raise UnsupportedModel(
-            f"{type(model).__name__} answers several targets at once", hint="Fit one model for each target."
-        )
+    if found is None or isinstance(found, list):
+        return "several", tuple(tuple(map(plain, each)) for each in found or ())
     classes = tuple(plain(each) for each in found)
     return ("binary" if len(classes) == 2 else "multiclass"), classes
 
@@ -175,6 +181,8 @@ def _require_fitted(model: Any) -> None:
     validation = extras.load("sklearn.utils.validation")
     exceptions = extras.load("sklearn.exceptions")
     parts = [step for _, step in getattr(model, "steps", ()) if step is not None and not isinstance(step, str)]
+    # a transformer of a user's own may learn nothing, and scikit-learn cannot tell that from one never fitted
+    parts = [part for part in parts[:-1] if type(part).__module__.startswith("sklearn.")] + parts[-1:]
     for part in parts or [model]:
         try:
             validation.check_is_fitted(part)
@@ -198,19 +206,31 @@ def _survey(model: Any, names: Sequence[str]) -> Survey:
         survey = Survey("texts", {names[0] if len(names) == 1 else "text": Column()})
         _learn(head, list(survey.columns), survey.columns)
         return survey
-    known = _attribute(model, "feature_names_in_")
-    if known is None:
-        known = _attribute(head, "feature_names_in_")
-    count = _attribute(model, "n_features_in_") or _attribute(head, "n_features_in_")
-    if known is None and count is None:
-        raise ModelError(
-            "The model does not know how many inputs it has", hint="Fit it again with a DataFrame or an array."
-        )
+    known, count = _names(model, head)
+    if known is None and count is None:  # its first step is a user's own
+        if not names:
+            raise ModelError(
+                "The model does not know how many inputs it has",
+                hint="Give rows that it was trained on: --data rows.csv, or data= in Python.",
+            )
+        known = names
     form = "frame" if known is not None else "array"
     given = list(names) if len(names) == count else [f"x{place}" for place in range(count or 0)]
     survey = Survey(form, {name: Column() for name in ([str(n) for n in known] if known is not None else given)})
     _learn(_unwrap(model), list(survey.columns), survey.columns)
     return survey
+
+
+def _names(model: Any, head: Any) -> tuple[Any, int | None]:
+    """Give the names of the inputs, if they have any, and their number, if it is known."""
+    if _is_ensemble(head):
+        told: Any = adapter_for(head)
+        found = told.survey(head, ())
+        return ([each.name for each in found.columns] if found.named else None), len(found.columns)
+    known = _attribute(model, "feature_names_in_")
+    if known is None:
+        known = _attribute(head, "feature_names_in_")
+    return known, _attribute(model, "n_features_in_") or _attribute(head, "n_features_in_")
 
 
 def _attribute(model: Any, name: str) -> Any:
@@ -253,12 +273,7 @@ _KEEPS_COLUMNS: Final = frozenset({"SimpleImputer", "KNNImputer", "IterativeImpu
 
 def _learn(step: Any, names: list[str], columns: dict[str, Column]) -> None:
     if hasattr(step, "steps"):
-        for _, inner in step.steps:
-            if inner is None or isinstance(inner, str):
-                continue
-            _learn(_unwrap(inner), names, columns)
-            if type(inner).__name__ not in _KEEPS_COLUMNS:
-                return
+        _learn_steps(step, names, columns)
     elif hasattr(step, "transformers_"):
         _learn_columns(step, names, columns)
     elif hasattr(step, "transformer_list"):
@@ -270,6 +285,17 @@ def _learn(step: Any, names: list[str], columns: dict[str, Column]) -> None:
             columns[name].takes_gaps = True
     elif reader := _READERS.get(type(step).__name__):
         reader(step, [columns[name] for name in names])
+    elif _is_ensemble(step):
+        _read_ensemble(step, [columns[name] for name in names])
+
+
+def _learn_steps(step: Any, names: list[str], columns: dict[str, Column]) -> None:
+    for _, inner in step.steps:
+        if inner is None or isinstance(inner, str):
+            continue
+        _learn(_unwrap(inner), names, columns)
+        if type(inner).__name__ not in _KEEPS_COLUMNS:
+            return
 
 
 def _learn_columns(step: Any, names: list[str], columns: dict[str, Column]) -> None:
@@ -360,6 +386,22 @@ def _read_text(step: Any, columns: list[Column]) -> None:
         column.type, column.known, column.words = "text", True, sorted(words)[:2000]
 
 
+def _is_ensemble(step: Any) -> bool:
+    return any(cls.__module__.partition(".")[0] in ENSEMBLES for cls in type(step).__mro__)
+
+
+def _read_ensemble(step: Any, columns: list[Column]) -> None:
+    told: Any = adapter_for(step)
+    for column, each in zip(columns, told.survey(step, ()).columns, strict=False):
+        if not column.known and not column.imputed:
+            column.type, column.categories, column.coded = (
+                "category" if each.coded else each.type,
+                each.coded,
+                each.coded,
+            )
+            column.unknown, column.takes_gaps, column.known = each.unknown, each.optional, each.settled
+
+
 def _read_spread(middle: str, width: str, reach: float) -> Callable[[Any, list[Column]], None]:
     def read(step: Any, columns: list[Column]) -> None:
         centers, widths = getattr(step, middle, None), getattr(step, width, None)
@@ -397,20 +439,14 @@ _READERS: Final[Mapping[str, Callable[[Any, list[Column]], None]]] = {
 
 def requirements() -> dict[str, str]:
     """Name the distributions that the model needs, with their installed versions."""
-    found = {}
-    for name in ("joblib", "numpy", "pandas", "scikit-learn", "scipy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {name: version(name) for name in ("numpy", "scikit-learn")}
 
 
 def inputs(model: Any, fields: Sequence[Field]) -> Inputs:
     """Say what the model is handed: each input with its field, and how it writes a gap."""
     survey = _survey(model, [each.name for each in fields])
     types = {each.name: each for each in fields}
-    listed = tuple(Input(name, types.get(name), column.gap) for name, column in survey.columns.items())
+    listed = tuple(Input(name, types.get(name), each.gap, each.coded) for name, each in survey.columns.items())
     return Inputs(survey.form, listed)
 
 
@@ -420,8 +456,9 @@ class Runner:
     def __init__(self, model: Any, fields: Sequence[Field]) -> None:
         self._np: Any = extras.load("numpy")
         self.model = _single_threaded(model)
-        self._build = self._builder(inputs(model, fields))
+        self._build = sibling("tables").builder(inputs(model, fields))
         self._classes = _attribute(model, "classes_")
+        self._several: bool | None = None  # known once it has answered
         self._argmax = type(_last(model)).__name__ in ARGMAX
         self._probabilities = self._classes is not None and hasattr(model, "predict_proba")
         self._scores = not self._probabilities and _has_scores(model)
@@ -436,6 +473,11 @@ class Runner:
             return self._ask(self._build(columns, n + gap), n)
 
     def _ask(self, inputs: Any, n: int) -> Raw:
+        if self._several is None:
+            labels = _flat(self._np.asarray(self.model.predict(inputs[:1])))
+            self._several = labels.ndim == 2
+        if self._several:
+            return self._ask_for_several(inputs, n)
         if not self._probabilities:
             labels = _flat(self.model.predict(inputs))[:n].tolist()
             scores = self.model.decision_function(inputs)[:n].tolist() if self._scores else None
@@ -447,91 +489,24 @@ class Runner:
             labels = self.model.predict(inputs)[:n]
         return Raw(labels.tolist(), probabilities=found[:n].tolist())
 
+    def _ask_for_several(self, inputs: Any, n: int) -> Raw:
+        labels = self._np.asarray(self.model.predict(inputs))[:n].tolist()
+        if not self._probabilities:
+            return Raw(labels)
+        found = self.model.predict_proba(inputs)
+        if isinstance(found, list):  # a table for each target
+            return Raw(labels, [list(row) for row in zip(*(each[:n].tolist() for each in found), strict=True)])
+        rows: list[Any] = [[[1.0 - p, p] for p in row] for row in found[:n].tolist()]
+        return Raw(labels, rows)
+
     def _has_ties(self, found: Any) -> bool:
         top = self._np.sort(found, axis=1)
         return bool((top[:, -1] - top[:, -2] < TIE).any()) if found.shape[1] > 1 else False
-
-    def _builder(self, given: Inputs) -> Callable[[Columns, int], Any]:
-        if given.form == "dicts":
-            return _as_dicts
-        if given.form == "texts":
-            return _as_texts
-        if given.form == "array":
-            return self._array_builder(given.columns)
-        pandas = extras.load("pandas")
-
-        def frame(columns: Columns, n: int) -> Any:
-            return pandas.DataFrame(
-                {
-                    each.name: self._series(columns[each.name], each.field, each.gap, pandas)
-                    if each.field
-                    else self._np.full(n, None, dtype=object)
-                    for each in given.columns
-                },
-                copy=False,
-            )
-
-        return frame
-
-    def _series(self, values: list[object], each: Field, gap: object, pandas: Any) -> Any:
-        if each.type == "number":
-            return self._np.array(_filled(values, gap), dtype=float)
-        if each.type in {"date", "datetime"}:
-            return pandas.to_datetime(values, format="ISO8601")
-        whole = None not in values
-        if whole and each.type == "integer":
-            return self._np.array([int(value) for value in values])  # type: ignore[call-overload]
-        if whole and each.type == "boolean":
-            return self._np.array(values, dtype=bool)
-        if each.type == "integer" or _is_numeric(each):
-            return self._np.array(values) if whole else self._np.array(_filled(values, gap), dtype=float)
-        made = self._np.empty(len(values), dtype=object)
-        made[:] = _filled(values, gap)
-        return made
-
-    def _array_builder(self, given: Sequence[Input]) -> Callable[[Columns, int], Any]:
-        # by the fields' types, never by the values: a text "1" is no number, whoever else asks
-        fields = [each.field for each in given if each.field]
-        numeric = all(each.type in _NUMERIC or _is_numeric(each) for each in fields)
-
-        def array(columns: Columns, n: int) -> Any:
-            made = self._np.full((n, len(given)), float("nan"), dtype=float if numeric else object)
-            for place, each in enumerate(given):
-                if each.field is not None:
-                    made[:, place] = _filled(columns[each.name], each.gap)
-            return made
-
-        return array
-
-
-_NUMERIC: Final = frozenset({"number", "integer", "boolean"})
-
-
-def _is_numeric(each: Field) -> bool:
-    return bool(each.categories) and all(type(value) in {int, float} for value in each.categories)
-
-
-def _filled(values: list[object], gap: object) -> list[object]:
-    """Write missing values as the model knows them."""
-    return [gap if value is None else value for value in values] if None in values else values
 
 
 def _flat(labels: Any) -> Any:
     """Take the one target out of a model that was fitted on a table of one column."""
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-
-
-def _as_dicts(columns: Columns, n: int) -> list[dict[str, object]]:
-    names = list(columns)
-    return [
-        {name: value for name, value in zip(names, row, strict=True) if value is not None}
-        for row in zip(*columns.values(), strict=True)
-    ]
-
-
-def _as_texts(columns: Columns, n: int) -> list[object]:
-    (texts,) = columns.values()
-    return texts
 
 
 def _single_threaded(model: Any) -> Any:

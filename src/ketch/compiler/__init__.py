@@ -183,6 +183,10 @@ def _unlinked(group: dict[str, "Tensor"]) -> str:
     return "identity"
 
 
+def _is_single(values: "Tensor | None") -> bool:
+    return values is not None and values.width == 1
+
+
 def _needed(tensor: "Tensor | None", what: str) -> "Tensor":
     if tensor is None:
         raise NotCompiled(f"its {what} are not known")
@@ -264,6 +268,7 @@ class Answers:
     labels: Tensor | None = None
     probabilities: Tensor | None = None
     scores: Tensor | None = None
+    parts: tuple["Answers", ...] = ()  # of several targets that are classes
 
 
 @dataclass(frozen=True)
@@ -351,10 +356,19 @@ def compiled(adapter: Adapter, model: Any, fields: Sequence[Field], answer: Answ
     """
     build = Build(fields)
     x = raw(adapter.inputs(model, fields))
-    kind = "value" if answer.task == "regression" else answer.values
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return build.finish([build.lower(model, x)], [kind])
+        return build.finish(*_grouped(build.lower(model, x), answer))
+
+
+def _grouped(answers: Answers, answer: Answer) -> tuple[list[Answers], list[str]]:
+    """Give the answers for each target, with what is wanted of each; several numbers stay in one table."""
+    kinds = ["value" if part.task == "regression" else part.values for part in answer.parts or (answer,)]
+    if answers.parts:
+        return list(answers.parts), kinds
+    if answer.parts and kinds[0] != "value":
+        raise NotCompiled("it answers several targets")
+    return [answers], kinds[:1]
 
 
 def raw(inputs: Inputs) -> Blocks:
@@ -531,11 +545,15 @@ class Build:
 
         Reduced along the columns they add up in the order in which a loop over them would.
         """
-        return self.node("Sub", self.node("Unsqueeze", self.tensor(x), self.integers([2])), points.T[None], width=points.size)
+        return self.node(
+            "Sub", self.node("Unsqueeze", self.tensor(x), self.integers([2])), points.T[None], width=points.size
+        )
 
     def signs(self, scores: Tensor) -> Tensor:
         """Give 1 where a score is 0 or more, else -1, as detectors of outliers do."""
-        found = self.node("Where", self.node("GreaterOrEqual", scores, 0.0), self.integers(1), self.integers(-1), width=1)
+        found = self.node(
+            "Where", self.node("GreaterOrEqual", scores, 0.0), self.integers(1), self.integers(-1), width=1
+        )
         return replace(self.node("Reshape", found, self.integers([-1])), link=("signs", scores))
 
     def take(self, x: X, places: Sequence[int]) -> X:
@@ -547,8 +565,10 @@ class Build:
                 return taken
             return replace(taken, affine=Affine(x.affine.blocks, x.affine.weights[:, places], x.affine.bias[places]))
         owners = [(at, own) for at, column in enumerate(x.columns) for own in range(column.width)]
-        runs = itertools.groupby((owners[place] for place in places), key=lambda pair: pair[0])
-        return Blocks(tuple(_narrowed(self.np, x.columns[at], [own for _, own in run]) for at, run in runs))
+        numbers = [column.is_number for column in x.columns]
+        chosen = enumerate(owners[place] for place in places)
+        runs = itertools.groupby(chosen, key=lambda each: (each[1][0], each[0] if numbers[each[1][0]] else 0))
+        return Blocks(tuple(_narrowed(self.np, x.columns[at], [own for _, (_, own) in run]) for (at, _), run in runs))
 
     def concat(self, parts: Sequence[X]) -> X:
         """Put values side by side."""
@@ -579,7 +599,9 @@ class Build:
         if isinstance(x, Blocks) and (kind in "*/" or not any(column.text for column in x.columns)):
             ends = self.np.cumsum([column.width for column in x.columns])
             pieces = self.np.split(by, ends[:-1])
-            return Blocks(tuple(_stepped(self.np, column, kind, own) for column, own in zip(x.columns, pieces, strict=True)))
+            return Blocks(
+                tuple(_stepped(self.np, column, kind, own) for column, own in zip(x.columns, pieces, strict=True))
+            )
         return self._scaled(self.tensor(x), kind, by)
 
     def _scaled(self, x: Tensor, kind: str, by: Any) -> Tensor:
@@ -669,6 +691,20 @@ class Build:
             return x
         found: X = _found(TRANSFORMERS, step)(self, step, x)
         return found
+
+    def confidence(self, model: Any, x: X) -> Tensor:
+        """Ask a classifier for its decision function, or else for the probability of the second class or of all.
+
+        Raises:
+            NotCompiled: its compiled form does not know them.
+        """
+        answers = self.lower(model, x)
+        if answers.values is not None:
+            return answers.values
+        if hasattr(model, "decision_function"):
+            return _needed(answers.scores, "scores")
+        found = _needed(answers.probabilities, "probabilities")
+        return found if found.width > 2 else self.take(found, [1])  # type: ignore[return-value]
 
     def invert(self, step: Any, x: X) -> X:
         """Lower the inverse of a fitted transformer.
@@ -769,7 +805,8 @@ class Build:
 
     def finish(self, answers: Sequence[Answers], kinds: Sequence[str]) -> "Compiled":
         """Make the program; `kinds` are "probability", "score", "none" or "value" for each target."""
-        folded = self._folded(answers[0], kinds[0]) if len(answers) == 1 and not self._refused else None
+        alone = len(answers) == 1 and not self._refused and (kinds[0] != "value" or _is_single(answers[0].values))
+        folded = self._folded(answers[0], kinds[0]) if alone else None
         if folded:
             return Compiled({program.MEMBER: program.encode(folded)}, self.thresholds)
         groups = [self._group(each, kind) for each, kind in zip(answers, kinds, strict=True)]

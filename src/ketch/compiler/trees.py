@@ -140,21 +140,16 @@ def grown(g: Build, fitted: Any, worth: Any, features: Any = None) -> Tree:
     )
 
 
-def _shares(g: Build, value: Any) -> Any:
+def _shares(g: Build, fitted: Any, target: int) -> Any:
     """Give the class probabilities of each node, of its counts in older versions."""
-    found = value[:, 0, :]
+    found = fitted.value[:, target, : fitted.n_classes[target]]
     whole = found.sum(axis=1, keepdims=True)
     return found / g.np.where(whole == 0, 1.0, whole)
 
 
-def of_classes(g: Build, x: X, fitted: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
+def of_classes(g: Build, x: X, fitted: Sequence[Any], target: int = 0) -> Tensor:
     """Average the class probabilities of trees."""
-    if fitted[0].value.shape[1] > 1:
-        raise NotCompiled("it answers several targets")
-    trees = [
-        grown(g, each, _shares(g, each.value), None if features is None else features[place])
-        for place, each in enumerate(fitted)
-    ]
+    trees = [grown(g, each, _shares(g, each, target)) for each in fitted]
     noted(g, x, trees)
     if trees[0].worth.shape[1] != 2:
         return ensemble(g, g.float32(x), trees, (), trees[0].worth.shape[1]) / len(trees)
@@ -194,7 +189,13 @@ def some(g: Build, model: Trees, x: X) -> Answers:
 @estimator("DecisionTreeClassifier", "ExtraTreeClassifier")
 def tree_classifier(g: Build, model: Any, x: X) -> Answers:
     """Lower one tree."""
-    return Answers(probabilities=of_classes(g, x, [model.tree_]))
+    return classified(g, x, [model.tree_])
+
+
+def classified(g: Build, x: X, fitted: Sequence[Any]) -> Answers:
+    """Give the probabilities of the classes, for each target where there are several."""
+    targets = [Answers(probabilities=of_classes(g, x, fitted, target)) for target in range(fitted[0].n_outputs)]
+    return targets[0] if len(targets) == 1 else Answers(parts=tuple(targets))
 
 
 @estimator("DecisionTreeRegressor", "ExtraTreeRegressor")
@@ -206,7 +207,7 @@ def tree_regressor(g: Build, model: Any, x: X) -> Answers:
 @estimator("RandomForestClassifier", "ExtraTreesClassifier")
 def forest_classifier(g: Build, model: Any, x: X) -> Answers:
     """Lower to the mean of the trees' probabilities."""
-    return Answers(probabilities=of_classes(g, x, [each.tree_ for each in model.estimators_]))
+    return classified(g, x, [each.tree_ for each in model.estimators_])
 
 
 @estimator("RandomForestRegressor", "ExtraTreesRegressor")

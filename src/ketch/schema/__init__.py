@@ -45,14 +45,15 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What the model answers with, and under which names."""
+    """What the model answers with, and under which names; for several targets, `parts` says it of each."""
 
-    task: Literal["binary", "multiclass", "regression", "cluster", "outlier"]
+    task: Literal["binary", "multiclass", "regression", "cluster", "outlier", "several"]
     target: str = "prediction"
     classes: tuple[Scalar, ...] = ()
     positive: Scalar | None = None
     threshold: float | None = None
     values: Literal["probability", "score", "none"] = "none"
+    parts: tuple["Answer", ...] = ()
 
 
 class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
