@@ -224,6 +224,14 @@ class _Reader:
                 self.versions.add(value[:20])
         return box if pair not in BUNCHES else Made(pair)
 
+    def read_default(self, state: State, depth: int) -> object:
+        pair = self.one_of(state, {("collections", "defaultdict")})
+        main, factory = (self.node(state["content"][name], depth) for name in ("main", "default_factory"))
+        if not isinstance(main, Box) or main.kind != "dict":
+            raise Fault("it makes a dict of something else")
+        made: object = self.arguments.call(pair, (factory,), self.known)
+        return made
+
     def key_types(self, state: State, count: int) -> None:
         state.pop("__id__", None)
         listed = state["content"]
@@ -393,6 +401,7 @@ STEPS: Mapping[str, Step] = {
     "BytesNode": _Reader.read_blob,
     "ConstructorFromReduceNode": _Reader.read_constructed,
     "DTypeNode": _Reader.read_dtype,
+    "DefaultDictNode": _Reader.read_default,
     "DictNode": _Reader.read_mapping,
     "FunctionNode": _Reader.read_named,
     "JsonNode": _Reader.read_json,
