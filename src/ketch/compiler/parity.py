@@ -22,6 +22,7 @@ MOST_OF_SAMPLE: Final = 10_000
 MOST_SPLITS: Final = 60  # thresholds of one field that are tried, each from both sides
 FLOAT32: Final = 2.0**-23
 ROUNDS: Final = 3
+TIMED: Final = 100
 FAR: Final = 1e6
 
 
@@ -48,8 +49,8 @@ def examine(trial: Trial, candidate: Runner, thresholds: Mapping[str, Sequence[f
     Raises:
         NotCompiled: it differs by more than the tolerance, or is not faster.
     """
-    found = agree(trial, candidate, thresholds)
-    _require_speed(trial, candidate)
+    found, answered = _compared(trial, candidate, thresholds)
+    _require_speed(trial, candidate, answered)
     return found
 
 
@@ -59,19 +60,29 @@ def agree(trial: Trial, candidate: Runner, thresholds: Mapping[str, Sequence[flo
     Raises:
         NotCompiled: it differs by more than the tolerance.
     """
+    return _compared(trial, candidate, thresholds)[0]
+
+
+def _compared(
+    trial: Trial, candidate: Runner, thresholds: Mapping[str, Sequence[float]]
+) -> tuple[Parity, list[dict[str, object]]]:
+    """Compare all rows; give what was seen, and some rows that the original answers."""
     worst, seen = 0.0, 0
+    answered: list[dict[str, object]] = []
     for columns, n in _rows(trial, thresholds):
         wanted, found = _answered(trial.original, columns, n), _answered(candidate, columns, n)
         for row, (one, other) in enumerate(zip(wanted, found, strict=True)):
             difference = _difference(trial, one, other)
             if not difference <= trial.tolerance:
-                raise NotCompiled(_told(columns, row, one, other, difference))
+                raise NotCompiled(_told(one, other, difference))
             worst = max(worst, difference)
+            if one is not None and len(answered) < TIMED:
+                answered.append({name: values[row] for name, values in columns.items()})
         seen += n
-    return Parity(seen, worst)
+    return Parity(seen, worst), answered
 
 
-def _told(columns: Columns, row: int, one: Raw | None, other: Raw | None, difference: float) -> str:
+def _told(one: Raw | None, other: Raw | None, difference: float) -> str:
     if one is None or other is None:
         return (
             f"it {'answers' if one is None else 'refuses'} what the original {'refuses' if one is None else 'answers'}"
@@ -252,11 +263,14 @@ def _is_close_call(trial: Trial, one: Raw, numbers: Sequence[float]) -> bool:
 # ---- speed -----------------------------------------------------------------------------------------
 
 
-def _require_speed(trial: Trial, candidate: Runner) -> None:
-    columns = compose(trial.fields, trial.knowledge, trial.profiles, 100)
-    for n in (1, 100):
-        rows = {name: values[:n] for name, values in columns.items()}
-        if _seconds(candidate, rows, n) >= _seconds(trial.original, rows, n):
+def _require_speed(trial: Trial, candidate: Runner, answered: Sequence[Mapping[str, object]]) -> None:
+    if not answered:
+        raise NotCompiled("the original answers no row that could be composed")
+    for n in (1, TIMED):
+        columns: Columns = {
+            each.name: [answered[at % len(answered)][each.name] for at in range(n)] for each in trial.fields
+        }
+        if _seconds(candidate, columns, n) >= _seconds(trial.original, columns, n):
             raise NotCompiled(f"it is not faster than the original at {n} row{'s' if n > 1 else ''}")
 
 
