@@ -265,7 +265,7 @@ def test_sizes_that_are_declared_wrong_are_noticed() -> None:
 
 
 def test_a_bomb_is_refused_before_it_goes_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CorruptBundle, match="unpacks to more than 8 GiB"):
+    with pytest.raises(CorruptBundle, match="unpacks to more"):
         read(declared_everywhere(whole()), "x.ketch")
     monkeypatch.setattr(bundle, "MOST_BYTES", 10_000)
     bomb = zipped({"a": bytes(10_000_000)})

@@ -1,6 +1,7 @@
 """Optional libraries: where each comes from, and the sentence that installs it."""
 
 import importlib
+import os
 from types import ModuleType
 
 from ketch.errors import NotInstalled
@@ -23,6 +24,9 @@ EXTRAS = {  # root module -> extra that brings it
     "uv": "lock",
     "yaml": "mlflow",
 }
+SILENCE = {  # root module -> the variable that keeps it from calling its maker
+    "onnxruntime": "ORT_DISABLE_TELEMETRY",
+}
 
 
 def load(name: str) -> ModuleType:
@@ -31,6 +35,8 @@ def load(name: str) -> ModuleType:
     Raises:
         NotInstalled: the library is missing; the hint is the command that installs it.
     """
+    if silence := SILENCE.get(name.partition(".")[0]):
+        os.environ.setdefault(silence, "1")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
