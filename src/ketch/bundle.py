@@ -26,8 +26,6 @@ SUFFIX: Final = ".ketch"
 MOST_BYTES: Final = 8 * 2**30  # unpacked; more is a zip bomb or no tabular model
 ROOMY: Final = 512 * 2**20  # bytes that any bundle may unpack to; beyond that it is a matter of proportion
 RATIO: Final = 200
-ROOMY: Final = 512 * 2**20  # bytes that any bundle may unpack to; beyond that it is a matter of proportion
-RATIO: Final = 200
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 MEMBER: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]*(/[a-zA-Z0-9_][a-zA-Z0-9_.-]*)*", re.ASCII)
 
