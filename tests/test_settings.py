@@ -29,6 +29,7 @@ def test_defaults(tmp_path: Path) -> None:
         max_rows=10_000,
         strict=False,
         lenient=False,
+        isolated=False,
         require_signature=False,
     )
 

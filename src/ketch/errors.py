@@ -34,6 +34,7 @@ KetchError                      500  error
   StoreError                    400  store
     NoSuchVersion               404  no-such-version
   LogError                      400  log                    the prediction log cannot be opened
+  LockError                     400  lock                   an environment cannot be resolved or made
   NotInstalled                  501  not-installed          an extra is missing
 """
 
@@ -276,6 +277,13 @@ class LogError(KetchError):
 
     status = 400
     code = "log"
+
+
+class LockError(KetchError):
+    """An environment cannot be resolved, or made."""
+
+    status = 400
+    code = "lock"
 
 
 class NotInstalled(KetchError):

@@ -45,6 +45,7 @@ TABLE = (
     Setting("max_rows", "10000", "Most rows answered in one request."),
     Setting("strict", "false", "Refuse every row that would be flagged."),
     Setting("lenient", "false", "Flag, rather than refuse, what the original would have answered."),
+    Setting("isolated", "false", "Run in a virtual environment of the bundle's own, made when needed and kept."),
     Setting("require_signature", "false", "Open only bundles signed with a key trusted here.", personal=True),
 )
 NAMES = {setting.name: setting for setting in TABLE}
@@ -65,6 +66,7 @@ class Settings:
     max_rows: int
     strict: bool
     lenient: bool
+    isolated: bool
     require_signature: bool
 
 

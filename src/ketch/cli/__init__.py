@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
@@ -17,6 +17,7 @@ GROUPS: Final = {  # group -> verb -> (module of this room, what it does)
     "make": {
         "pack": ("pack", "Make a bundle from a model file."),
         "inspect": ("inspect", "Show what a bundle holds and promises."),
+        "lock": ("lock", "Freeze the environment of a bundle."),
         "sign": ("sign", "Sign a bundle with a key of yours."),
         "verify": ("sign", "Say who signed a bundle."),
     },
@@ -39,7 +40,7 @@ GROUPS: Final = {  # group -> verb -> (module of this room, what it does)
     },
 }
 PLANNED: Final = {
-    "make": ("script", "lock"),
+    "make": ("script",),
     "keep": ("store",),
     "run": ("ui", "client"),
     "care": ("watch", "feedback", "retrain"),
@@ -202,3 +203,33 @@ def settle_trust(models: Sequence[str], value: str | None, home: Path) -> None:
     for name, data in chosen:
         found = trust.approve(data, home=home, name=name, when=datetime.now(UTC).isoformat(timespec="seconds"))
         note(f"{name} is trusted from now on; it imports {', '.join(found.refused) or 'nothing unusual'}")
+
+
+def isolate(model: str, settings: Settings, *, trusted: str | None, wanted: Sequence[str] = ()) -> NoReturn:
+    """Run this very command again in the environment of its bundle, instead of here.
+
+    `trusted` is what --trust says, `wanted` are extras of Ketch that the command needs.
+
+    Raises:
+        LockError, NotInstalled: the environment cannot be made.
+        TrustError: it holds packages that only who trusts the bundle's maker installs.
+    """
+    import subprocess
+
+    from ketch import lock
+    from ketch.predict import fetch, fetch_bundle, signer_of
+
+    home = settings.home
+    signer = signer_of(model, fetch(model, home), home=home, required=settings.require_signature)
+    opened = fetch_bundle(model, home=home)
+    manifest = opened.manifest
+    needed = lock.environment(manifest.versions, serves=manifest.serves, members=opened.files, wanted=wanted)
+    locked = opened.files[lock.CAPTURED] if lock.LOCKED in opened.files else None
+    if not signer and trusted != f"sha256:{opened.sha256}":
+        lock.require_known(needed, locked, f"{manifest.name};sha256:{opened.sha256}")
+    python = lock.interpreter(needed, locked, home=home, environ=os.environ)
+    told = [str(python), "-I", "-m", "ketch", *(word for word in sys.argv[1:] if word != NAMES["isolated"].flag)]
+    environ = {**os.environ, NAMES["isolated"].variable: "false"}
+    if os.name == "posix":
+        os.execve(python, told, environ)  # noqa: S606 (the very point)
+    sys.exit(subprocess.call(told, env=environ))

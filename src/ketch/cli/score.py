@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ketch.cli import note, options, settle, settle_trust, trust_option
+from ketch.cli import isolate, note, options, settle, settle_trust, trust_option
 from ketch.predict import Limits, load
 from ketch.score import CHUNK, Summary, score
 
@@ -23,13 +23,16 @@ MOST_FLAGS = 5
 @click.option("--rejected", help="Where refused rows go, with reasons.  [OUTPUT.rejected.csv]")
 @click.option("--chunk", type=click.IntRange(1), default=CHUNK, show_default=True, help="Rows worked on at a time.")
 @trust_option
-@options("strict", "lenient", "require_signature", "home")
+@options("strict", "lenient", "isolated", "require_signature", "home")
 def score_command(
     model: str, source: str, output: str, *, rejected: str | None, chunk: int, trust: str | None, **flags: Any
 ) -> int:
     """Answer every row of INPUT, a CSV or Parquet file. Exits with 3 when rows were rejected."""
     settings = settle(flags)
     settle_trust([model], trust, settings.home)
+    if settings.isolated:
+        parquet = any(str(each).lower().endswith((".parquet", ".pq")) for each in (source, output, rejected))
+        isolate(model, settings, trusted=trust, wanted=["arrow"] if parquet else [])
     limits = Limits(strict=settings.strict, lenient=settings.lenient)
     predictor = load(model, home=settings.home, limits=limits, require_signature=settings.require_signature)
     side = Path(rejected) if rejected else None

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ketch.cli import note, options, settle, settle_trust, trust_option
+from ketch.cli import isolate, note, options, settle, settle_trust, trust_option
 from ketch.log import Log
 from ketch.page import curl_line
 from ketch.predict import Limits, load
@@ -18,13 +18,16 @@ from ketch.serve.server import listen, run, url_of
 @click.argument("model")
 @trust_option
 @options("host", "port", "api_keys_file", "auth", "log", "max_body", "max_rows")
-@options("strict", "lenient", "require_signature", "home")
+@options("strict", "lenient", "isolated", "require_signature", "home")
 def serve_command(model: str, trust: str | None, **flags: Any) -> None:
     """Answer over HTTP for MODEL: a bundle, a model file, or a store reference such as churn@champion."""
     for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # a pool costs more than the row it is woken for
         os.environ.setdefault(library, "1")
     settings = settle(flags)
     settle_trust([model], trust, settings.home)
+    if settings.isolated:
+        postgres = settings.log.startswith("postgres")
+        isolate(model, settings, trusted=trust, wanted=["postgres"] if postgres else [])
     guard = guard_at(settings.host, keys_of(settings), auth=settings.auth)
     opened = listen(settings.host, settings.port)
     limits = Limits(settings.max_rows, settings.strict, settings.lenient)
