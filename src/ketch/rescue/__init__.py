@@ -101,7 +101,7 @@ class Case:
         self.old.append(source)
         if not self.wanted:
             part = open_original(source.data, source.format, home=self.home, name=source.name)
-            if told := sibling("breaks").misread(part):
+            if told := sibling("breaks").misread(part, source.written_by):
                 raise UnsupportedModel(f"{source.name} opens, but answers otherwise than it did: {told}", hint=OFFER)
             return source, part
         part = trust.open_model(source.data, home=self.home, name=source.name, loader=SIBLINGS["past"])
@@ -186,7 +186,7 @@ def _offer(source: Given, error: Exception) -> UnsupportedModel:
     told = sibling("breaks").foreseen(trust.examine(source.data).imports, source.written_by)
     installed = extras.load("sklearn").__version__
     why = f"It was written by scikit-learn {source.written_by}, this is {installed}" + (f": {told}" if told else "")
-    return UnsupportedModel(f"{reason}. {why}", hint=OFFER)
+    return UnsupportedModel(f"{reason.rstrip(' .:')}. {why}", hint=OFFER)
 
 
 class Both:
@@ -291,7 +291,7 @@ def witness(sources: Sequence[Given], *, home: Path, environ: Mapping[str, str])
     numpy_2 = any(name.startswith("numpy._core") for each in seen for name in each.imports)
     python = sibling("environment").interpreter(versions.pop(), numpy_2=numpy_2, home=home, environ=environ)
     with tempfile.TemporaryDirectory(prefix="ketch-rescue-") as folder:
-        process = _started(
+        process = started(
             python, Path(folder), sources, [_names(each, home, one) for each, one in zip(sources, seen, strict=True)]
         )
         try:
@@ -299,16 +299,17 @@ def witness(sources: Sequence[Given], *, home: Path, environ: Mapping[str, str])
             _require_open(found, sources)
             yield found
         finally:
-            _end(process)
+            end(process)
 
 
 def _names(source: Given, home: Path, seen: trust.Finding) -> list[str] | None:
     return None if trust.is_approved(trust.digest(source.data), home=home) else list(seen.imports)
 
 
-def _started(
+def started(
     python: Path, folder: Path, sources: Sequence[Given], names: Sequence[list[str] | None]
 ) -> "subprocess.Popen[str]":
+    """Start a witness in an environment; `names` are what it may hand out of each file, None for whatever it asks."""
     for place, each in enumerate(sources):
         (folder / str(place)).write_bytes(each.data)
     memory = MEMORY + MEMORY_TIMES * sum(len(trust.unpacked(each.data)) for each in sources)
@@ -338,7 +339,8 @@ def _require_open(found: Witness, sources: Sequence[Given]) -> None:
         ) from None
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
+def end(process: "subprocess.Popen[str]") -> None:
+    """End a witness and wait for it."""
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with contextlib.suppress(OSError):

@@ -18,8 +18,6 @@ FORESEEN: Final[tuple[tuple[Release, tuple[str, ...], str], ...]] = (
     ((1, 7), ("_RemainderColsList",), "the list of remaining columns is an ordinary one since 1.7"),
     ((1, 5), ("Tfidf",), "the weights of TF-IDF have another name since 1.5"),
     ((1, 3), ("_dist_metrics.EuclideanDistance", "_dist_metrics.newObj"), "distances are other classes since 1.3"),
-    ((1, 6), ("AdaBoostClassifier",), "SAMME.R, once the default of AdaBoost, does not exist since 1.6"),
-    ((1, 8), ("LogisticRegression",), "multi_class, such as 'ovr', does not exist since 1.8"),
     ((1, 3), ("GridSearchCV", "RandomizedSearchCV"), "searches keep their scorer in another form since 1.3"),
     ((1, 2), ("CalibratedClassifierCV", "Bagging", "AdaBoost"), "base_estimator is called estimator since 1.2"),
     ((1, 2), ("StackingClassifier",), "stacking keeps its classes in another form since 1.2"),
@@ -48,13 +46,11 @@ def foreseen(imports: Sequence[str], written: str) -> str:
 # ---- what opens and answers, but otherwise ----------------------------------------------------------
 
 
-def misread(parts: object) -> str:
-    """Say what is known to answer otherwise among the fitted objects, which tell their versions themselves."""
-    for state in _states(parts):
-        if "_sklearn_version" not in state[1]:
-            continue
-        for name in (each.__name__ for each in type(state[0]).__mro__):
-            if name in MISREAD and (told := MISREAD[name](state[1], release(str(state[1]["_sklearn_version"])))):
+def misread(parts: object, written: str) -> str:
+    """Say what is known to answer otherwise than in the version that wrote it; empty if nothing is."""
+    for made, state in _states(parts):
+        for name in (each.__name__ for each in type(made).__mro__):
+            if name in MISREAD and (told := MISREAD[name](state, release(written))):
                 return told
     return ""
 
@@ -92,7 +88,7 @@ def _samme(state: Mapping[str, Any], written: Release) -> str:
 
 def _one_by_one(state: Mapping[str, Any], written: Release) -> str:
     way = state.get("multi_class")
-    alone = way == "ovr" or (way in {"auto", "warn"} and state.get("solver") == "liblinear")
+    alone = way == "ovr" or (way in {"auto", "deprecated", "warn"} and state.get("solver") == "liblinear")
     several = "classes_" in state and len(state["classes_"]) > 2
     return "multi_class='ovr' does not exist since 1.8" if alone and several and written < (1, 8) else ""
 

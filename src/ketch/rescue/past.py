@@ -37,6 +37,7 @@ LOSSES: Final = {  # names that losses once had
     "least_squares": "squared_error",
     "ls": "squared_error",
 }
+VERSION: Final = "_sklearn_version"
 SHARES_SINCE: Final = (1, 4)  # before, a tree's leaves kept counts
 
 
@@ -122,9 +123,10 @@ class OpenDesk(PastDesk):
 def _build(unpickler: Any) -> None:
     """Give an object its state, brought up to date."""
     state, made = unpickler.stack[-1], unpickler.stack[-2]
+    written = state.get(VERSION) if isinstance(state, dict) else None  # which the estimator itself throws away
     unpickler.stack[-1] = before(made, state)
     Unpickle._Python.load_build(unpickler)
-    after(made, unpickler.desk)
+    after(made, unpickler.desk, written)
 
 
 class NestedUnpickler(Unpickle._NestedUnpickler):  # type: ignore[misc]
@@ -175,11 +177,12 @@ def _recorded(nodes: Any, today: Any) -> Any:
     return made
 
 
-def after(made: Any, desk: PastDesk) -> None:
+def after(made: Any, desk: PastDesk, written: object) -> None:
     """Fill in what an object of today has and the older one lacks."""
     state = getattr(made, "__dict__", None)
     if not isinstance(state, dict) or not type(made).__module__.startswith("sklearn."):
         return
+    state[VERSION] = written
     _rename(made, state)
     for name, default in _parameters(type(made)).items():
         state.setdefault(name, copy.copy(default))
@@ -189,6 +192,7 @@ def after(made: Any, desk: PastDesk) -> None:
     for name, value in state.items():
         if isinstance(value, Gone):
             state[name] = None
+    state.pop(VERSION, None)
 
 
 def _rename(made: Any, state: State) -> None:
@@ -208,7 +212,7 @@ def _parameters(cls: type) -> State:
 
 def version_of(state: State) -> tuple[int, ...]:
     """Return major and minor of the scikit-learn that an estimator's state comes from."""
-    parts = str(state.get("_sklearn_version", "0.17")).split(".")[:2]
+    parts = str(state.get(VERSION) or "0.17").split(".")[:2]
     return tuple(int(part) if part.isdigit() else 0 for part in parts)
 
 
@@ -372,7 +376,7 @@ def _samme_r(_: Any, state: State, desk: PastDesk) -> None:
 def _logistic(made: Any, state: State, desk: PastDesk) -> None:
     """Make one model for each class out of a `multi_class="ovr"` of three or more, which no longer exists."""
     way = state.pop("multi_class", None)
-    liblinear = way in {"auto", "warn"} and state.get("solver") == "liblinear"
+    liblinear = way in {"auto", "deprecated", "warn"} and state.get("solver") == "liblinear"
     classes = state.get("classes_")
     if classes is None or len(classes) < 3 or not (way == "ovr" or liblinear):
         return
@@ -386,7 +390,7 @@ def _logistic(made: Any, state: State, desk: PastDesk) -> None:
     binarizer: Any = desk.find_class("sklearn.preprocessing._label", "LabelBinarizer")(sparse_output=True)
     binarizer.fit(classes)
     made.__class__ = desk.find_class("sklearn.multiclass", "OneVsRestClassifier")
-    kept = {name: state[name] for name in ("n_features_in_", "feature_names_in_", "_sklearn_version") if name in state}
+    kept = {name: state[name] for name in ("n_features_in_", "feature_names_in_") if name in state}
     settings = {"estimator": copy.copy(alone[0]), "n_jobs": None, "verbose": 0}
     state.clear()
     state.update(kept | settings | {"estimators_": alone, "label_binarizer_": binarizer, "classes_": classes})
