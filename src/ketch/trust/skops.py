@@ -131,7 +131,11 @@ class _Reader:
 
     def written(self) -> bytes:
         """Return the file that holds just what was checked."""
-        kept = {new: self.members[old] for old, new in self.renamed.items()}
+        records = {name for name, facts in self.headers.items() if facts["kind"] == "V"}
+        kept = {
+            new: self.zipped.tidied(self.members[old]) if old in records else self.members[old]
+            for old, new in self.renamed.items()
+        }
         written: bytes = self.zipped.pack({**kept, SCHEMA: json.dumps(self.schema).encode()})
         return written
 
