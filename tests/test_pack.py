@@ -1,6 +1,7 @@
 """The one composer of a bundle: what it takes, what it concludes, and what it must not keep."""
 
 import copy
+import json
 import os
 import pickle
 import random
@@ -19,7 +20,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import ketch
 from ketch import bundle
-from ketch.errors import ContractError, InputError, ModelError, NotAModel, UnsupportedModel, UsageError
+from ketch.errors import ContractError, InputError, ModelError, NotAModel, UsageError
 from ketch.pack import Options, Packed, compose, pack, read_table
 from ketch.schema import Answer, Field
 from ketch.schema.amend import as_toml, parse
@@ -142,21 +143,13 @@ def helper(X: Any) -> Any:
     return X
 
 
-def test_objects_that_cannot_be_saved_or_found_again(tmp_path: Path) -> None:
-    inner = models.make_pipeline(FunctionTransformer(lambda X: X), LogisticRegression()).fit([[0.0], [1.0]], [0, 1])
-    with pytest.raises(UnsupportedModel, match="cannot be saved"):
-        packed(inner)
-    local = models.make_pipeline(FunctionTransformer(helper), LogisticRegression()).fit([[0.0], [1.0]], [0, 1])
-    found = packed(local, home=tmp_path)
-    assert (tmp_path / "approvals.json").is_file()  # its maker packs it here, so it opens here
-    assert read(found).manifest.origin["estimator"] == "FunctionTransformer → LogisticRegression"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(helper, "__module__", "__main__")
-        import __main__
-
-        patch.setattr(__main__, "helper", helper, raising=False)
-        with pytest.raises(UnsupportedModel, match=r"__main__\.helper, which only this script or notebook knows"):
-            packed(local, home=tmp_path)
+def test_functions_of_its_makers_own_travel_and_open_here(tmp_path: Path) -> None:
+    for place, own, form in ((1, lambda X: X, "cloudpickle"), (2, helper, "pickle")):
+        model = models.make_pipeline(FunctionTransformer(own), LogisticRegression()).fit([[0.0], [1.0]], [0, 1])
+        found = read(packed(model, home=tmp_path))
+        assert [each.format for each in found.manifest.originals] == [form]
+        assert found.manifest.origin["estimator"] == "FunctionTransformer → LogisticRegression"
+        assert len(json.loads((tmp_path / "approvals.json").read_text())) == place  # packed here, so it opens here
 
 
 def test_the_makers_own_model_stays_as_it_is() -> None:

@@ -24,6 +24,7 @@ KetchError                      500  error
     NotAModel                   400  not-a-model
     NotFitted                   400  not-fitted
     UnsupportedModel            400  unsupported-model      a model that Ketch cannot serve
+    SecretFound                 400  secret-found           code that would travel holds a secret
     ContractError               400  contract               contract and model contradict each other
     AnswersDiffer               500  answers-differ         golden predictions are not reproduced
   BundleError                   400  bundle                 the bundle cannot be used
@@ -211,6 +212,12 @@ class UnsupportedModel(ModelError):
     """A model of a kind that Ketch cannot serve."""
 
     code = "unsupported-model"
+
+
+class SecretFound(ModelError):
+    """Code that would travel with the model holds what looks like a secret."""
+
+    code = "secret-found"
 
 
 class ContractError(ModelError):

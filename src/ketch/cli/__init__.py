@@ -186,23 +186,23 @@ def settle_trust(models: Sequence[str], value: str | None, home: Path) -> None:
         return
     from datetime import UTC, datetime
 
-    from ketch import trust
-    from ketch.predict import opened_files
+    from ketch import code
+    from ketch.predict import opened_units
 
-    files = [each for model in models for each in opened_files(model, home=home)]
+    units = opened_units(models, home=home)
     if value.startswith("sha256:"):
         wanted = value.removeprefix("sha256:").lower()
-        chosen = [(name, data) for name, data, identities in files if wanted in identities]
+        chosen = [unit for unit in units if wanted in unit.identities]
         if not chosen:
             raise click.UsageError(f"None of the files given has the SHA-256 {wanted[:12]}…")
     else:
-        findings = [(name, data, trust.examine(data, home=home)) for name, data, _ in files]
-        chosen = [(name, data) for name, data, found in findings if found.refused or found.faults]
+        chosen = [unit for unit in units if code.needs_trust(unit.parts, unit.files, home=home)]
         if len(chosen) > 1:
             raise click.UsageError("More than one of these files needs approval; name one with --trust=sha256:…")
-    for name, data in chosen:
-        found = trust.approve(data, home=home, name=name, when=datetime.now(UTC).isoformat(timespec="seconds"))
-        note(f"{name} is trusted from now on; it imports {', '.join(found.refused) or 'nothing unusual'}")
+    for unit in chosen:
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        told = code.approve(unit.parts, unit.files, home=home, name=unit.name, when=when)
+        note(f"{unit.name} is trusted from now on; {told}")
 
 
 def isolate(model: str, settings: Settings, *, trusted: str | None, wanted: Sequence[str] = ()) -> NoReturn:

@@ -136,6 +136,8 @@ def _value(each: Field, hints: Hints, spread: Mapping[str, Any], place: int, sou
     if each.type in {"date", "datetime"}:
         day = date(2020, 1, 1) + timedelta(days=source.randint(0, 1500) if place else 0)
         return day.isoformat() if each.type == "date" else f"{day.isoformat()}T12:00:00"
+    if each.type == "vector":
+        return [_number(each, hints, {}, 1, source) for _ in range(each.length)]
     return _number(each, hints, spread, place, source)
 
 
