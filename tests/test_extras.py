@@ -36,7 +36,9 @@ def test_a_library_that_lacks_something_itself_says_so(tmp_path: Path, monkeypat
 def test_every_extra_named_exists_and_brings_its_library() -> None:
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
     known = project["optional-dependencies"]
-    names = {"sklearn": "scikit-learn"}
+    names = {"google": "protobuf", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+    names |= {"detect_secrets": "detect-secrets", "xgboost": "xgboost-cpu"}
     for root, extra in EXTRAS.items():
-        brought = {re.split(r"[\[>=<;]", each)[0] for each in known[extra]}
+        listed = [inner for each in known[extra] for inner in (known["sklearn"] if each == "ketch[sklearn]" else [each])]
+        brought = {re.split(r"[\[>=<;]", each)[0] for each in listed}
         assert names.get(root, root) in brought, (root, extra)

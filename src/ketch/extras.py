@@ -7,9 +7,13 @@ from types import ModuleType
 from ketch.errors import NotInstalled
 
 EXTRAS = {  # root module -> extra that brings it
+    "catboost": "catboost",
     "cloudpickle": "code",
     "detect_secrets": "code",
+    "google": "onnx",
     "joblib": "sklearn",
+    "lightgbm": "lightgbm",
+    "matplotlib": "card",
     "numpy": "sklearn",
     "onnx": "onnx",
     "onnxruntime": "onnx",
@@ -22,6 +26,7 @@ EXTRAS = {  # root module -> extra that brings it
     "sklearn": "sklearn",
     "skops": "skops",
     "uv": "lock",
+    "xgboost": "xgboost",
     "yaml": "mlflow",
 }
 SILENCE = {  # root module -> the variable that keeps it from calling its maker
