@@ -131,7 +131,7 @@ def entries(only: str = "") -> Iterator[Entry]:
 def packed(entry: Entry, home: Path) -> Packing:
     if entry.model is None:
         return Packing(entry, "", entry.why, 0.0, 0)
-    data = read_table(entry.rows) if isinstance(entry.rows, pd.DataFrame) else None
+    data = read_table(entry.rows.assign(y=0.0)) if isinstance(entry.rows, pd.DataFrame) else None
     try:
         made = compose(entry.model, data, Options(target="y"), home=home)
     except KetchError as error:

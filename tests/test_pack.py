@@ -401,7 +401,7 @@ def test_a_bundle_says_what_it_was_made_with_and_of() -> None:
     found = read(packed(models.encoded()))
     assert found.manifest.versions["numpy"] == np.__version__
     assert b"scikit-learn==" in found.files["env/requirements.txt"]
-    assert (found.manifest.adapter, found.manifest.serves, found.manifest.tolerance) == ("sklearn", "original", 1e-6)
+    assert (found.manifest.adapter, found.manifest.serves, found.manifest.tolerance) == ("sklearn", "compiled", 1e-6)
     assert found.profile == {}
 
 

@@ -377,20 +377,30 @@ def test_the_files_that_opening_would_unpickle_are_listed(place: Path) -> None:
     ((name, data, sums),) = opened_files(str(place / "model.pkl"), home=home)
     assert (name, data) == ("model.pkl", (place / "model.pkl").read_bytes())
     assert bundle.identity(data) in sums
-    ((name, data, sums),) = opened_files(str(place / "churn.ketch"), home=home)
-    assert sums == {bundle.identity(data), bundle.identity((place / "churn.ketch").read_bytes())}
+    whole = (place / "churn.ketch").read_bytes()
+    assert opened_files(str(place / "churn.ketch"), home=home) == []  # its compiled form serves
+    (place / "original.ketch").write_bytes(as_original(whole))
+    ((name, data, sums),) = opened_files(str(place / "original.ketch"), home=home)
+    assert sums == {bundle.identity(data), bundle.identity((place / "original.ketch").read_bytes())}
+
+
+def as_original(data: bytes) -> bytes:
+    """Write a bundle anew whose original serves."""
+    found = bundle.read(data, "churn")
+    manifest = msgspec.structs.replace(found.manifest, serves="original")
+    return bundle.replaced(msgspec.structs.replace(found, manifest=manifest), {})
 
 
 def test_a_bundle_without_a_model_is_refused(churn: Predictor, tmp_path: Path) -> None:
     for adapter in ("sklearn", "other"):
-        manifest = msgspec.structs.replace(churn.bundle.manifest, originals=(), adapter=adapter)
+        manifest = msgspec.structs.replace(churn.bundle.manifest, originals=(), adapter=adapter, serves="original")
         with pytest.raises(CorruptBundle, match="holds no model"):
             open_bundle(msgspec.structs.replace(churn.bundle, manifest=manifest), home=tmp_path)
 
 
 def test_a_bundle_of_another_adapter_is_asked_by_its_classes(place: Path) -> None:
     opened_ = bundle.read((place / "churn.ketch").read_bytes(), "churn")
-    manifest = msgspec.structs.replace(opened_.manifest, adapter="plugged-in")
+    manifest = msgspec.structs.replace(opened_.manifest, adapter="plugged-in", serves="original")
     assert open_bundle(msgspec.structs.replace(opened_, manifest=manifest), home=place / "home").replay() == 0.0
 
 

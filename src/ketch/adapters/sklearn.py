@@ -3,6 +3,7 @@
 fitted model --*study*--> fields, task, classes        columns --*Runner*--> labels, probabilities
 """
 
+import contextlib
 import importlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -149,7 +150,7 @@ def _task(model: Any) -> tuple[str, tuple[object, ...]]:
         return _classes(model)
     if base.is_regressor(model):
         return "regression", ()
-    if base.is_clusterer(model):
+    if base.is_clusterer(model) or type(model).__module__.startswith("sklearn.mixture."):
         return "cluster", ()
     if base.is_outlier_detector(model):
         return "outlier", ()
@@ -399,7 +400,8 @@ def _read_ensemble(step: Any, columns: list[Column]) -> None:
                 each.coded,
                 each.coded,
             )
-            column.unknown, column.takes_gaps, column.known = each.unknown, each.optional, each.settled
+            column.unknown, column.known = each.unknown, each.settled
+            column.takes_gaps = each.optional and each.type != "boolean"  # which pandas would make an object column
 
 
 def _read_spread(middle: str, width: str, reach: float) -> Callable[[Any, list[Column]], None]:
@@ -474,8 +476,7 @@ class Runner:
 
     def _ask(self, inputs: Any, n: int) -> Raw:
         if self._several is None:
-            labels = _flat(self._np.asarray(self.model.predict(inputs[:1])))
-            self._several = labels.ndim == 2
+            self._several = _flat(self._np.asarray(self.model.predict(inputs))).ndim == 2
         if self._several:
             return self._ask_for_several(inputs, n)
         if not self._probabilities:
@@ -511,10 +512,11 @@ def _flat(labels: Any) -> Any:
 
 def _single_threaded(model: Any) -> Any:
     """Ask for one thread: starting a pool for one row costs more than the row, and sums change their order."""
-    if hasattr(model, "get_params") and hasattr(model, "set_params"):
-        pools = {name: 1 for name, value in model.get_params().items() if name.endswith("n_jobs") and value}
-        if pools:
-            model.set_params(**pools)
+    with contextlib.suppress(AttributeError):  # one saved by an older scikit-learn may lack a setting of today's
+        if hasattr(model, "get_params") and hasattr(model, "set_params"):
+            pools = {name: 1 for name, value in model.get_params().items() if name.endswith("n_jobs") and value}
+            if pools:
+                model.set_params(**pools)
     return model
 
 

@@ -22,6 +22,7 @@ SIBLINGS = {
     "arrays": "ketch.trust.arrays",
     "boosters": "ketch.trust.boosters",
     "child": "ketch.trust.child",
+    "graphs": "ketch.trust.graphs",
     "inflate": "ketch.trust.inflate",
     "keyring": "ketch.trust.keyring",
     "opcodes": "ketch.trust.opcodes",
@@ -179,7 +180,7 @@ def _pairs(table: Mapping[str, list[str]]) -> frozenset[Pair]:
 def _added(path: Path) -> frozenset[Pair]:
     try:
         table = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return frozenset()
     except (OSError, ValueError) as error:
         raise SettingError(f"{path} cannot be read: {error}", hint="Mend it, or delete it") from None
@@ -248,6 +249,11 @@ def record(sha256: str, entry: Mapping[str, object], *, home: Path) -> None:
     """Record an approval of what has this SHA-256; `entry` says what it is and when that was."""
     path = home / "approvals.json"
     write_record(path, {**_read(path), sha256: dict(entry)})
+
+
+def graph_fault(data: bytes, *, straight: bool = False) -> str:
+    """Give the reason not to open an ONNX file, empty for none; `straight` refuses graphs inside the graph, too."""
+    return str(sibling("graphs").fault(data, straight=straight))
 
 
 def keys(home: Path) -> dict[str, Key]:
