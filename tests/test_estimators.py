@@ -1,4 +1,4 @@
-"""Every estimator of scikit-learn that fits is packed, and what is compiled answers in a process that opens no pickle."""
+"""Every estimator of scikit-learn that fits is packed; what is compiled answers where no pickle is opened."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from tests.catalogue import KINDS, Packing
 
 pytestmark = pytest.mark.packing
 
-RELOAD = '''
+RELOAD = """
 import json, sys
 from pathlib import Path
 
@@ -31,7 +31,7 @@ for path in sorted(Path(sys.argv[1]).glob("*.ketch")):
     answers[path.stem] = [predictor.predict(row) for row in rows], predictor.predict(rows)
 heavy = sorted({"sklearn", "pandas", "scipy", "joblib"} & sys.modules.keys())
 print(json.dumps({"answers": answers, "seen": seen, "heavy": heavy}))
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[Packing]:
 def test_nine_in_ten_are_served_compiled(found: list[Packing]) -> None:
     for kinds in (("classifier",), ("regressor",), ("classifier", "regressor"), KINDS):
         compiled, fit = catalogue.share(found, kinds)
-        missed = [(each.entry.name, each.reason) for each in found if each.entry.kind in kinds and each.serves != "compiled"]
+        missed = [
+            (each.entry.name, each.reason) for each in found if each.entry.kind in kinds and each.serves != "compiled"
+        ]
         assert compiled >= 0.9 * fit > 20, (kinds, compiled, fit, missed)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ketch.adapters import Knowledge, Raw
+from ketch.adapters import Knowledge, Raw, Runner
 from ketch.compiler import NotCompiled
 from ketch.compiler.parity import Trial, examine
 from ketch.schema import Answer, Columns, Field
@@ -41,7 +41,7 @@ class Model:
         return Raw([int(p > 0.5) for p in found], [[1 - p, p] for p in found])
 
 
-def trial(original: Model, table: Columns | None = None, answer: Answer = BINARY) -> Trial:
+def trial(original: Runner, table: Columns | None = None, answer: Answer = BINARY) -> Trial:
     profiles = {name: profile(values) for name, values in (table or {}).items()}
     return Trial(FIELDS, answer, Knowledge(FIELDS, "binary"), table, profiles, original, 1e-6)
 
@@ -72,7 +72,10 @@ def test_every_row_of_a_sample_is_asked() -> None:
         (lambda columns, row, p: p + 1e-3 * (columns["age"][row] > 1e6), "differs"),
         (lambda columns, row, p: p + 1e-3 * (columns["age"][row] == 33.25), "differs"),
         (lambda columns, row, p: p + 1e-3 * (columns["age"][row] == math.nextafter(33.25, 99)), "differs"),
-        (lambda columns, row, p: float("nan") if columns["plan"][row] == "c" else p, "refuses what the original answers"),
+        (
+            lambda columns, row, p: float("nan") if columns["plan"][row] == "c" else p,
+            "refuses what the original answers",
+        ),
         (lambda columns, row, p: 1 / 0 if columns["plan"][row] == "c" else p, "refuses what the original answers"),
     ],
 )
@@ -129,13 +132,9 @@ class Price:
 
 
 def test_numbers_are_compared_relative_to_their_size_and_the_spread_of_the_target() -> None:
-    answer = replace_answer("regression")
+    answer = Answer("regression", "price")
     assert examine(replace(trial(Price(0.002), answer=answer)), Price(0.0, 1 + 1e-6), {}).worst == pytest.approx(1e-7)
     with pytest.raises(NotCompiled, match="differs by"):
         examine(trial(Price(0.002), answer=answer), Price(0.0, 1 + 2e-5), {})
     with pytest.raises(NotCompiled, match="differs by"):
         examine(trial(Price(0.002), answer=answer), Price(0.0, offset=1e-4), {})
-
-
-def replace_answer(task: Any) -> Answer:
-    return Answer(task, "price")
