@@ -7,12 +7,13 @@ import msgspec
 
 from ketch import code, trust
 from ketch.bundle import Bundle
-from ketch.card import MEMBER
+from ketch.card import FOLDER, MEMBER
 from ketch.cli import options, settle
 from ketch.errors import BundleError
 from ketch.page import describe
 from ketch.predict import fetch_bundle
 from ketch.program import GRAPH_MEMBER
+from ketch.rescue import GIVEN
 from ketch.schema.amend import as_toml
 
 
@@ -93,10 +94,15 @@ def _record(opened: Bundle, found: dict[str, dict[str, object]]) -> dict[str, ob
 
 def _holdings(opened: Bundle) -> dict[str, object]:
     """List what of the data the bundle holds, so that nobody hands out more than they mean to."""
-    return {
+    found: dict[str, object] = {
         "golden rows": f"{len(opened.golden.rows)}, composed from the contract, none of them a real record",
         "profile": f"distribution of {len(opened.profile)} columns" if opened.profile else "none",
     }
+    if plots := [name for name in opened.files if name.startswith(FOLDER)]:
+        found["model card"] = f"figures and {len(plots)} plots, sums over rows"
+    if given := [name for name in opened.files if name.startswith(GIVEN)]:
+        found["as given"] = f"{', '.join(sorted(given))}, never opened"
+    return found
 
 
 def _form(opened: Bundle) -> str:

@@ -18,7 +18,11 @@ def limit(memory: int) -> None:
         import resource
     except ImportError:
         return
-    kinds = ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0))
+    kinds = (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 1 << 20),
+    )  # older joblib tries out where it may write
     for kind, most in kinds:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(kind, (most, most))
