@@ -602,12 +602,112 @@ def carriers(good: bytes, canary: str) -> Bad:
         yield f"carried-as-{form.replace('/', '-')}.ketch", resealed({**parts, member: data}, serving(form))
 
 
+# ---- compiled forms ---------------------------------------------------------------------------------
+
+PROGRAMS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "type-unknown": lambda p: p.update(type="python"),
+    "type-gone": lambda p: p.pop("type"),
+    "no-parts": lambda p: p.update(parts=[]),
+    "parts-text": lambda p: p.update(parts="x"),
+    "part-type": lambda p: _part(p).update(type="eval"),
+    "field-unknown": lambda p: _part(p).update(field="__class__"),
+    "field-number": lambda p: _part(p).update(field=7),
+    "links-gone": lambda p: p.update(links=[], link="eval"),
+    "link-unknown": lambda p: p.update(links=["__import__"], link="__import__"),
+    "outputs-gone": lambda p: p.update(outputs=[], bias=[]),
+    "outputs-unknown": lambda p: p.update(outputs=[{"probabilities": "/etc/passwd"}], bias="x"),
+    "largest-text": lambda p: p.update(largest="all"),
+    "rows-at-once-text": lambda p: p.update(rows_at_once="all", bias={}),
+    "block-none": lambda p: p.update(block=0, bias=[1e308] * 99),
+}
+
+
+def _part(program: dict[str, Any]) -> dict[str, Any]:
+    part: dict[str, Any] = program["parts"][0]
+    inner: dict[str, Any] = part.get("part", part)
+    return inner
+
+
+def programs(linear: bytes, forest: bytes) -> Bad:
+    """Give bundles whose compiled form was forged; nothing in one is code, and its readers must bear anything."""
+    for kind, data in {"linear": linear, "forest": forest}.items():
+        parts = members(data)
+        for name, change in PROGRAMS.items():
+            program = json.loads(parts["program.json"])
+            change(program)
+            yield f"program-{kind}-{name}.ketch", resealed({**parts, "program.json": json.dumps(program).encode()})
+        for noise in (b"", b"null", b"[]", b"{}", b"1", b"[" * 99_999, b"\xff", b"\x80\x04N."):
+            yield f"program-{kind}-{noise[:9].hex()}-noise.ketch", resealed({**parts, "program.json": noise})
+        rest = {name: each for name, each in parts.items() if name not in {"program.json", "model.onnx"}}
+        yield f"program-{kind}-gone.ketch", resealed(rest)
+    parts = members(forest)
+    for name, graph in graphs(parts["model.onnx"]):
+        yield f"graph-{name}.ketch", resealed({**parts, "model.onnx": graph})
+    yield "graph-gone.ketch", resealed({name: each for name, each in parts.items() if name != "model.onnx"})
+
+
+def graphs(good: bytes) -> Bad:
+    """Give ONNX files that reach outside themselves, never end, or are none."""
+    for length in range(0, len(good), len(good) // 12):
+        yield f"cut-{length}", good[:length]
+    yield "pickle", pickle.dumps([1])
+    yield "ort-format", b"\x18\x00\x00\x00ORTM" + bytes(100)
+    yield "nested", _nested(100)
+    for place in ("/etc/passwd", "../../etc/passwd", "told.json", "*/_ORT_MEM_ADDR_/*"):
+        for where in ("initializer", "attribute", "function", "sparse", "deep"):
+            yield f"outside-{where}-{place}", good + _outside(place, where)
+    yield "loop", good + _message(7, _node(b"Loop", _message(6, _message(1, _node(b"Identity")))))
+    yield "if", good + _message(7, _node(b"If", _message(11, b"")))
+    yield "function", good + _message(25, _message(1, b"f") + _message(10, b"evil") + _message(7, _node(b"Identity")))
+    yield "training", good + _message(20, _message(1, b""))
+    for domain in ("ai.onnx.contrib", "com.evil", "pyopmulti_1"):
+        node = _message(2, b"evil_out") + _message(4, b"PyOp") + _message(7, domain.encode())
+        opset = _message(8, _message(1, domain.encode()) + b"\x10\x01")
+        yield f"own-operation-{domain}", good + opset + _message(7, _message(1, node))
+
+
+def _message(field: int, body: bytes) -> bytes:
+    """Write a field that holds a message or bytes: Protocol Buffers, whose messages merge when one follows another."""
+    return _varint(field << 3 | 2) + _varint(len(body)) + body
+
+
+def _varint(number: int) -> bytes:
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
+
+
+def _node(kind: bytes, *attributes: bytes) -> bytes:
+    inner = b"".join(_message(5, _message(1, b"a") + each) for each in attributes)
+    return _message(1, _message(2, b"evil_out") + _message(4, kind) + inner)
+
+
+def _outside(place: str, where: str) -> bytes:
+    told = _message(13, _message(1, b"location") + _message(2, place.encode()))
+    tensor = b"\x08\x10\x10\x02" + _message(8, b"evil") + told + b"\x70\x01"  # 16 bytes, kept elsewhere
+    constant = _node(b"Constant", _message(5, tensor))
+    return {
+        "initializer": _message(7, _message(5, tensor)),
+        "attribute": _message(7, constant),
+        "function": _message(25, _message(1, b"f") + _message(7, constant[2:])),
+        "sparse": _message(7, _message(15, _message(1, tensor))),
+        "deep": _message(7, _node(b"If", _message(6, constant))),
+    }[where]
+
+
+def _nested(depth: int) -> bytes:
+    graph = b""
+    for _ in range(depth):
+        graph = _node(b"If", _message(6, graph))
+    return _message(7, graph)
+
+
 Family = Callable[[], Bad]
 
 
 def families(good: Mapping[str, bytes], canary: Path) -> dict[str, Family]:
     """Name every family; `good` are harmless files of each kind, `churn.ketch` and `other.ketch` among them."""
     at, bundle, other = f"{canary}/", good["churn.ketch"], good["other.ketch"]
+    forest = good["forest.ketch"]
     files = {name: data for name, data in good.items() if not name.endswith(".ketch")}
     return {
         "pickles": lambda: pickles(at),
@@ -619,4 +719,5 @@ def families(good: Mapping[str, bytes], canary: Path) -> dict[str, Family]:
         "forged": lambda: forged(bundle, other),
         "damaged bundles": lambda: damaged_bundles(bundle),
         "carriers": lambda: carriers(bundle, at),
+        "programs": lambda: programs(bundle, forest),
     }

@@ -27,7 +27,12 @@ PROGRAM = Path(__file__).parent / "programs" / "hostile.py"
 WHEN = "2026-11-21T08:00:00+00:00"
 ENOUGH = 500
 FLIPS = 100_000
-IMPORTING = ("churn.ketch", "noise.onnx", "small.joblib")  # what the watched process opens before it is watched
+IMPORTING = (
+    "churn.ketch",
+    "forest.ketch",
+    "noise.onnx",
+    "small.joblib",
+)  # what the watched process opens before it is watched
 SECONDS = 60
 OUTSIDE = "execve,execveat,connect,bind,sendto,sendmsg,symlink,symlinkat,mknod,mknodat,ptrace,kill,tkill"
 
@@ -52,6 +57,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     home = tmp_path_factory.mktemp("packing")
     return {
         "churn.ketch": compose(models.vectorized(), None, Options(target="churn"), home=home).data,
+        "forest.ketch": compose(models.forest(), None, Options(target="species"), home=home).data,
         "other.ketch": compose(models.linear_vectors(), None, Options(target="species"), home=home).data,
         "model.pkl": pickle.dumps(models.vectorized()),
         "model.joblib": hostile.joblibbed(models.forest()),

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from ketch import extras, tokens
+from ketch import extras, tokens, trust
 from ketch.adapters import Raw, beside
 from ketch.errors import CorruptBundle
 from ketch.schema import Answer, Columns, Field, Scalar
@@ -146,7 +146,7 @@ def evaluator(files: Mapping[str, bytes], answer: Answer, fields: Sequence[Field
         if isinstance(program, Linear):
             return LinearEvaluator(program, answer, fields)
         return GraphEvaluator(program, files[GRAPH_MEMBER], answer, fields)
-    except (KeyError, ValueError, struct.error, msgspec.DecodeError) as error:
+    except (LookupError, TypeError, ValueError, struct.error, msgspec.DecodeError) as error:
         raise CorruptBundle(f"The compiled form cannot be used: {error}", hint="Pack the model again.") from None
 
 
@@ -397,6 +397,8 @@ class GraphEvaluator:
     def __init__(self, program: Graph, graph: bytes, answer: Answer, fields: Sequence[Field]) -> None:
         self._np: Any = extras.load("numpy")
         runtime: Any = extras.load("onnxruntime")
+        if fault := trust.graph_fault(graph, straight=True):
+            raise ValueError(fault)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4

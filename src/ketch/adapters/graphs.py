@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from ketch import extras
+from ketch import extras, trust
 from ketch.errors import NotAModel, UnsupportedModel
 
 DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
@@ -29,6 +29,8 @@ def read(data: bytes) -> Any:
     if not message.HasField("graph") or not message.graph.output:
         raise _damaged("it holds no graph")
     _require_alone(message)
+    if fault := trust.graph_fault(data):  # also where no graph of the model's own stands: in functions, say
+        raise _damaged(fault)
     return message
 
 
