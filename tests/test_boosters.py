@@ -1,6 +1,7 @@
 """XGBoost, LightGBM, CatBoost: objects and files, with categories and missing values, inside pipelines and out."""
 
 import functools
+import importlib
 import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -205,7 +206,7 @@ class TestCatBoostClassifier(Untold):
         return catboost.CatBoostClassifier()
 
     def ask(self, model: Any, rows: Sequence[Row]) -> Sequence[Any]:
-        found = back(rows).assign(contract=[row["contract"] for row in rows])
+        found = back(rows).assign(contract=[str(row["contract"]) for row in rows])
         return [*(model.predict_proba(found) if hasattr(model, "predict_proba") else model.predict(found)).tolist()]
 
 
@@ -268,10 +269,9 @@ def test_lightgbm_knows_categories_and_takes_others_as_missing() -> None:
     assert list(know(model)) == ["tenure", "monthly_fee"]
     assert list(know(model, ["tenure", "monthly fee"])) == ["tenure", "monthly fee"]
     codes = frame().assign(contract=frame()["contract"].cat.codes)
-    model = lightgbm.train(
-        {"verbose": -1, "num_threads": 1}, lightgbm.Dataset(codes, models.prices(), categorical_feature=["contract"]), 2
-    )
-    assert know(model)["contract"].type == "integer"
+    data = lightgbm.Dataset(codes, models.prices(), categorical_feature=["contract"])
+    booster = lightgbm.train({"verbose": -1, "num_threads": 1}, data, 2)
+    assert know(booster)["contract"].type == "integer"
 
 
 def test_catboost_learns_categories_from_a_sample() -> None:
@@ -456,7 +456,7 @@ def test_files_are_told_apart_and_opened_as_who_saved_them(tmp_path: Path) -> No
         data = path.read_bytes()
         assert format_of("model", data) == form
         assert format_of("model", data[1:]) == ""
-        model: Any = adapters.importlib.import_module(adapters.READERS[form]).open_file(data, form)
+        model: Any = importlib.import_module(adapters.READERS[form]).open_file(data, form)
         found[form] = type(model).__name__
         told = study(model)
         assert told.task == ("binary" if form.startswith("xgboost") else "multiclass")
@@ -533,6 +533,6 @@ def test_trees_that_point_outside_themselves_are_refused(form: str, mark: bytes,
     if form == "xgboost-json":
         data = bytes(xgb().get_booster().save_raw("json"))
     place = data.index(mark) + len(mark)
-    with pytest.raises((NotAModel, TrustError), match="contradict|crashed") as caught:
+    with pytest.raises((NotAModel, TrustError), match=r"contradict|crashed") as caught:
         adapters.open_original(data[:place] + b"99" + data[place:], form, home=tmp_path, name="model")
     assert caught.value.hint

@@ -356,18 +356,6 @@ def try_first(data: bytes, *, home: Path, name: str, loader: str) -> None:
         raise _refusal(Finding("", faults=(str(fault),)), name, sha256) from None
 
 
-def judge(data: bytes, *, home: Path, name: str, loader: str) -> None:
-    """Let a child process open a file of a framework's own first, by `load` of the module `loader`.
-
-    Raises:
-        NotAModel: it crashes, or takes more memory or time than a file of its size should.
-    """
-    try:
-        _judge_once(data, lists(home), home, loader)
-    except Fault as fault:
-        raise NotAModel(f"{name} is damaged: {fault}", hint="Save or fetch it again.") from None
-
-
 def is_sound(library: str, model: object) -> bool:
     """Tell whether the trees of a boosting library's model are trees and stay inside it."""
     try:

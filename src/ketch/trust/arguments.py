@@ -120,7 +120,7 @@ def _range(given: Given) -> object:
 
 
 def _factory(given: Given) -> object:
-    plain = [("builtins", name) for name in PLAIN_TYPES]
+    plain = [("builtins", name) for name in PLAIN_TYPES] + [("collections", "OrderedDict")]
     good = not given or (len(given) == 1 and (given[0] is None or is_name(given[0], *plain)))
     return _made() if good else None
 

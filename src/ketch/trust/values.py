@@ -1,5 +1,6 @@
 """Walks through an object that was loaded under the gate and checks every value in it."""
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -64,10 +65,15 @@ def _check_one(value: Any, classes: set[type], functions: set[int]) -> None:
     names = _kinds(kind)
     if "sklearn.base.BaseEstimator" in names:
         _settings(value, vars(value))
-    checks = sibling("structures").CHECKS
+    checks = _checks()
     for name in names:
         if name in checks:
             _sound(checks[name], value, kind.__name__)
+
+
+@functools.cache
+def _checks() -> dict[str, Callable[[Any], bool]]:
+    return sibling("structures").CHECKS | sibling("boosters").CHECKS  # type: ignore[no-any-return]
 
 
 def _sound(rule: Callable[[Any], bool], value: object, name: str) -> None:

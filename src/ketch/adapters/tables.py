@@ -1,0 +1,101 @@
+"""Checked columns, made into what a framework takes: dicts, texts, a frame or an array.
+
+Inputs --*builder*--> (columns --> frame)
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from ketch import extras
+from ketch.adapters import Input, Inputs
+from ketch.schema import Columns, Field
+
+Builder = Callable[[Columns, int], Any]
+NUMERIC: Final = frozenset({"number", "integer", "boolean"})
+
+
+def builder(given: Inputs, *, numbers: bool = False) -> Builder:
+    """Prepare to make what the model is handed out of checked columns.
+
+    `numbers` says that it takes true and false as 1 and 0 where some are missing.
+    """
+    if given.form == "dicts":
+        return _as_dicts
+    if given.form == "texts":
+        return _as_texts
+    return _arrays(given.columns) if given.form == "array" else _frames(given.columns, numbers)
+
+
+def _frames(given: Sequence[Input], numbers: bool) -> Builder:
+    numpy, pandas = extras.load("numpy"), extras.load("pandas")
+
+    def frame(columns: Columns, n: int) -> Any:
+        return pandas.DataFrame(
+            {
+                each.name: _series(columns[each.field.name], each, each.field, numbers)
+                if each.field
+                else numpy.full(n, None, dtype=object)
+                for each in given
+            },
+            copy=False,
+        )
+
+    return frame
+
+
+def _series(values: list[object], each: Input, of: Field, numbers: bool) -> Any:
+    numpy, pandas = extras.load("numpy"), extras.load("pandas")
+    whole = None not in values
+    if each.categories:
+        return pandas.Categorical(values, categories=list(each.categories))
+    if of.type == "number" or (numbers and of.type == "boolean" and not whole):
+        return numpy.array(_filled(values, each.gap), dtype=float)
+    if of.type in {"date", "datetime"}:
+        return pandas.to_datetime(values, format="ISO8601")
+    if whole and of.type == "integer":
+        return numpy.array([int(value) for value in values])  # type: ignore[call-overload]
+    if whole and of.type == "boolean":
+        return numpy.array(values, dtype=bool)
+    if of.type == "integer" or _is_numeric(of):
+        return numpy.array(values) if whole else numpy.array(_filled(values, each.gap), dtype=float)
+    made = numpy.empty(len(values), dtype=object)
+    made[:] = _filled(values, each.gap)
+    return made
+
+
+def _arrays(given: Sequence[Input]) -> Builder:
+    # by the fields' types, never by the values: a text "1" is no number, whoever else asks
+    numpy = extras.load("numpy")
+    fields = [each.field for each in given if each.field]
+    numeric = all(each.type in NUMERIC or _is_numeric(each) for each in fields)
+
+    def array(columns: Columns, n: int) -> Any:
+        made = numpy.full((n, len(given)), float("nan"), dtype=float if numeric else object)
+        for place, each in enumerate(given):
+            if each.field is not None:
+                made[:, place] = _filled(columns[each.field.name], each.gap)
+        return made
+
+    return array
+
+
+def _is_numeric(each: Field) -> bool:
+    return bool(each.categories) and all(type(value) in {int, float} for value in each.categories)
+
+
+def _filled(values: list[object], gap: object) -> list[object]:
+    """Write missing values as the model knows them."""
+    return [gap if value is None else value for value in values] if None in values else values
+
+
+def _as_dicts(columns: Columns, n: int) -> list[dict[str, object]]:
+    names = list(columns)
+    return [
+        {name: value for name, value in zip(names, row, strict=True) if value is not None}
+        for row in zip(*columns.values(), strict=True)
+    ]
+
+
+def _as_texts(columns: Columns, n: int) -> list[object]:
+    (texts,) = columns.values()
+    return texts
