@@ -64,12 +64,11 @@ def test_files_and_objects_give_the_same_contract_and_answers(files: Path) -> No
     for found in (one, two):
         assert found.contract == wanted.contract
         assert found.golden == wanted.golden
-    assert [(name, kind) for name, kind, _ in one.originals] == [("churn model.pkl", "pickle")]
-    assert one.originals[0][2] == (files / "churn model.pkl").read_bytes()
-    assert [name for name, _, _ in two.originals] == ["model.joblib.gz", "dv.bin"]
+    assert [(name, kind) for name, kind, _ in one.originals] == [("churn model.skops", "skops")]
+    assert [name for name, _, _ in two.originals] == ["model.joblib.skops", "dv.skops"]
     assert {each for each in two.files if each.startswith("original/")} == {
-        "original/0-model-joblib-gz",
-        "original/1-dv-bin",
+        "original/0-model-joblib-skops",
+        "original/1-dv-skops",
     }
     assert packed(files / "churn model.pkl", home=home).name == "churn-model"
     assert packed(files / "churn model.pkl", home=home).data == packed(files / "churn model.pkl", home=home).data
