@@ -1,6 +1,7 @@
 """Code of a user's own: captured with the model, searched for secrets, opened by trust in a namespace of its own."""
 
 import importlib
+import linecache
 import os
 import re
 import subprocess
@@ -372,6 +373,32 @@ def test_by_value_code_of_another_python_is_refused(home: Path) -> None:
     with pytest.raises(UnsupportedModel, match=r"compiled by Python 3\.10, this is Python") as caught:
         code.open_parts(made.originals, made.code, home=home, name="old", python="3.10.4")
     assert "Serve it with Python 3.10" in caught.value.hint
+
+
+def test_cells_of_a_notebook_travel_under_no_name_of_their_process(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for count in (11, 12):
+        scope: dict[str, Any] = {"__name__": "__main__"}
+        for place, text in enumerate(
+            (
+                "def helper(x):\n    import click\n    return abs(x)\n",
+                "def predict(rows):\n    return [helper(-1.5) for _ in rows]\n",
+            )
+        ):
+            file = f"/tmp/ipykernel_{count}/{count + place}.py"
+            monkeypatch.setitem(linecache.cache, file, (len(text), None, text.splitlines(True), file))
+            exec(compile(text, file, "exec"), scope)
+        made.append(packed(scope["predict"], home))
+    assert made[0].sha256 == made[1].sha256
+    assert "click" in made[0].manifest.versions
+    assert answers(made[0], home) == [1.5] * 3
+    for name in list(linecache.cache):
+        if "ipykernel_12/13" in name:
+            text = "def predict(rows):\n    password = 'hunter2hunter2'\n    return [1.5 for _ in rows]\n"
+            monkeypatch.setitem(linecache.cache, name, (len(text), None, text.splitlines(True), name))
+            exec(compile(text, name, "exec"), scope)
+    with pytest.raises(SecretFound, match=r"^a cell of the notebook \(1\):2 holds"):
+        packed(scope["predict"], home)
 
 
 # a namespace of its own

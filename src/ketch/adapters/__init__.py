@@ -218,5 +218,5 @@ def not_a_model(model: object) -> NotAModel:
     kind = type(model)
     return NotAModel(
         f"A {kind.__module__}.{kind.__qualname__} is not a model that Ketch knows",
-        hint="Give a fitted scikit-learn estimator or pipeline, or a pair such as (vectorizer, estimator).",
+        hint="Give a fitted estimator or pipeline, a pair such as (vectorizer, estimator), or def predict(rows).",
     )

@@ -314,17 +314,22 @@ def _decoded(data: bytes) -> str:
 
 def _texts(seen: Any) -> dict[str, str]:
     """Give the texts that travel by value, under the names that a person knows them by."""
-    texts: dict[str, str] = {}
+    found: dict[str, str] = {}
     for each in [*seen.functions, *seen.classes]:
         try:
             lines, start = inspect.getsourcelines(each)
         except (OSError, TypeError):  # typed at a prompt
             continue
-        name = Path(inspect.getsourcefile(each) or "notebook").name
-        texts[name] = _merged(texts.get(name, ""), lines, start)
+        place = inspect.getsourcefile(each) or "notebook"
+        found[place] = _merged(found.get(place, ""), lines, start)
+    texts = {_known_as(place, number): text for number, (place, text) in enumerate(found.items(), 1)}
     telling = [text for text in seen.texts if TELLING.search(text)]
     texts |= {f"the value of {key}": f"{key} = {json.dumps(value)}" for key, value in seen.settings.items()}
     return texts | {f"text {number} in the model": json.dumps(text) for number, text in enumerate(telling, 1)}
+
+
+def _known_as(place: str, number: int) -> str:
+    return f"a cell of the notebook ({number})" if "ipykernel" in place or place.startswith("<") else Path(place).name
 
 
 def _merged(text: str, lines: Sequence[str], start: int) -> str:

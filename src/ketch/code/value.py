@@ -189,8 +189,9 @@ def _by_value() -> type[Pickler]:  # noqa: C901 (a class that needs an optional 
 
 
 def _name_of(code: types.CodeType) -> str:
-    """Name the file of some code, but neither its folder nor the process whose cell it was."""
-    return "notebook" if "ipykernel" in code.co_filename else os.path.basename(code.co_filename)  # noqa: PTH119
+    """Name the file of some code, but neither its folder nor the process and count of the cell that it was."""
+    name = code.co_filename
+    return "notebook" if "ipykernel" in name or name.startswith("<") else os.path.basename(name)  # noqa: PTH119
 
 
 def imports(code: types.CodeType) -> Iterator[str]:
