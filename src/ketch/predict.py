@@ -472,13 +472,13 @@ def fetch(model: str, home: Path) -> tuple[bytes, str, str]:
     return Store(home / "store").pull(found.ref), found.ref, found.ref
 
 
-def fetch_bundle(model: str, *, home: Path) -> Bundle:
-    """Open the bundle that MODEL names; nothing in it is constructed.
+def fetch_bundle(model: str, *, home: Path, fetched: tuple[bytes, str, str] | None = None) -> Bundle:
+    """Open the bundle that MODEL names, or what was fetched for it; nothing in it is constructed.
 
     Raises:
         BundleError, StoreError, InputError: there is none, or it is damaged.
     """
-    data, name, _ = fetch(model, home)
+    data, name, _ = fetched or fetch(model, home)
     if not bundle.looks_like_bundle(data):
         raise InputError(f"{name} is not a bundle", hint=f"Make one from it with: ketch pack {model}")
     return bundle.read(data, name)

@@ -220,8 +220,9 @@ def isolate(model: str, settings: Settings, *, trusted: str | None, wanted: Sequ
     from ketch.predict import fetch, fetch_bundle, signer_of
 
     home = settings.home
-    signer = signer_of(model, fetch(model, home), home=home, required=settings.require_signature)
-    opened = fetch_bundle(model, home=home)
+    fetched = fetch(model, home)  # once: what was signed is what is installed
+    signer = signer_of(model, fetched, home=home, required=settings.require_signature)
+    opened = fetch_bundle(model, home=home, fetched=fetched)
     manifest = opened.manifest
     needed = lock.environment(manifest.versions, serves=manifest.serves, members=opened.files, wanted=wanted)
     locked = opened.files[lock.CAPTURED] if lock.LOCKED in opened.files else None
