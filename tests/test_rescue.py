@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from ketch import bundle, trust
 from ketch.adapters import adapter_for
 from ketch.compiler.parity import Trial
-from ketch.errors import KetchError, TrustError, UnsupportedModel, UsageError
+from ketch.errors import ContractError, KetchError, TrustError, UnsupportedModel, UsageError
 from ketch.pack import Options, Packed, Source, compose
 from ketch.predict import open_bundle
 from ketch.rescue import Case, Refused, Witness, breaks, end, environment, past, started
@@ -131,6 +131,13 @@ def test_a_file_that_still_answers_is_packed_with_a_note(tmp_path: Path) -> None
     packed = compose(HERE / "past" / "1.1.3" / "logistic.pkl", None, Options(), home=tmp_path)
     assert f"written by scikit-learn 1.1.3, this is {sklearn.__version__}" in packed.notes[0]
     assert "--rescue" in packed.notes[0]
+
+
+def test_no_version_is_blamed_for_a_slip_in_the_contract(tmp_path: Path) -> None:
+    slip = {"fields": {"tenur": {"label": "Months"}}}
+    with pytest.raises(ContractError) as refusal:
+        compose(HERE / "past" / "1.1.3" / "logistic.pkl", None, Options(amendments=slip), home=tmp_path)
+    assert "--rescue" not in refusal.value.hint
 
 
 def test_what_is_of_today_needs_no_rescue(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from ketch import adapters, bundle, card, code, compiler, extras, lock, rescue, settings, trust
-from ketch.adapters import Adapter, Knowledge, Raw, RowStudy, Runner, adapter_for, format_of
+from ketch.adapters import Adapter, Knowledge, Raw, RowStudy, Runner, adapter_for, format_of, name_of
 from ketch.bundle import Golden, Manifest, Original, Parity
 from ketch.code import Captured
 from ketch.compiler.parity import Trial, examine
@@ -151,6 +151,7 @@ def compose(model: object, table: Columns | None, options: Options, *, home: Pat
 
 def _composed(model: object, table: Columns | None, options: Options, home: Path, case: rescue.Case) -> Packed:
     sources, parts, carried = _open(model, home, case)
+    case.require_old()
     notes = [*case.notes(), *_named_beside(carried)]
     safer = [] if code.runs(_parts(sources), carried.files) else _as_skops(sources, parts, home)  # before n_jobs is set
     adapter = adapter_for(first_object(parts))
@@ -179,7 +180,7 @@ def _composed(model: object, table: Columns | None, options: Options, home: Path
         format=bundle.FORMAT,
         name=chosen,
         answer=answer,
-        adapter=_root(adapter),
+        adapter=name_of(adapter),
         serves="compiled" if program else "original",
         tolerance=options.tolerance,
         originals=tuple(Original(_member(place, each), each.format, each.name) for place, each in enumerate(sources)),
@@ -222,10 +223,6 @@ def _compiled(adapter: Adapter, model: object, trial: Trial) -> tuple[dict[str, 
         return {}, Parity(reason=str(reason))
 
 
-def _root(adapter: Adapter) -> str:
-    return str(getattr(adapter, "__name__", type(adapter).__module__)).rpartition(".")[2]
-
-
 def _captured(
     sources: Sequence[Source], adapter: Adapter, form: str, program: Iterable[str], carried: Captured
 ) -> dict[str, str]:
@@ -262,7 +259,6 @@ def _open(model: object, home: Path, case: rescue.Case) -> tuple[list[Source], l
     if not paths:
         return sources, [copy.deepcopy(model)], carried  # a runner sets n_jobs, its owner's model keeps its own
     opened = [case.open(source) for source in sources]
-    case.require_old()
     return [source for source, _ in opened], [part for _, part in opened], carried
 
 

@@ -24,7 +24,7 @@ from ketch import extras, trust
 from ketch.adapters import Raw, Runner, open_original
 from ketch.compiler import NotCompiled
 from ketch.compiler.parity import Trial, agree
-from ketch.errors import KetchError, ModelError, NotAModel, UnsupportedModel, UsageError
+from ketch.errors import ContractError, KetchError, ModelError, NotAModel, UnsupportedModel, UsageError
 from ketch.schema import Columns, slug
 
 SIBLINGS: Final = {
@@ -39,6 +39,7 @@ GIVEN: Final = "given/"  # where rescued files stand in a bundle as they were
 AGAIN: Final = "Fit the model again with today's scikit-learn, from the script that made it."
 OFFER: Final = "Rebuild it, proved in the version that wrote it, with: ketch pack --rescue (in Python: rescue=True)"
 # what a model of another version raises where it cannot be read or asked
+OTHERS: Final = (ContractError, NotAModel)  # which no version is to blame for
 STUMBLES: Final = (ModelError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -87,7 +88,7 @@ class Case:
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         self._until_done.close()
-        if self.old and not self.wanted and isinstance(error, STUMBLES) and not isinstance(error, NotAModel):
+        if self.old and not self.wanted and isinstance(error, STUMBLES) and not isinstance(error, OTHERS):
             raise _offer(self.old[0], error) from error
 
     def open(self, source: G) -> tuple[G, object]:
@@ -121,7 +122,8 @@ class Case:
         """
         if self.wanted and not self.old:
             raise UsageError(
-                "There is nothing to rescue: no file names another scikit-learn than this", hint="Leave --rescue out."
+                "There is nothing to rescue: no file without code of its own names another scikit-learn than this",
+                hint="Leave --rescue out.",
             )
 
     def notes(self) -> list[str]:
