@@ -742,7 +742,7 @@ def test_a_crash_in_the_child_is_a_refusal(home: Path, tmp_path: Path, monkeypat
 
 def test_the_child_inherits_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KETCH_API_KEYS", "secret")
-    environment = trust.sibling("child")._environment()
+    environment = trust.sibling("child").environment()
     assert "secret" not in environment.values()
     assert "HOME" not in environment
     assert environment["OPENBLAS_NUM_THREADS"] == "1"
