@@ -165,7 +165,6 @@ class TestXGBoostFile(TestXGBClassifier):
 
 class TestLGBMClassifier(Untold):
     adapter = of_lightgbm
-    test_a_fresh_process_gives_the_same_answers = AdapterContract.test_a_fresh_process_gives_the_same_answers
 
     def make_model(self) -> object:
         return lgbm()
@@ -197,7 +196,6 @@ class TestLightGBMFile(Untold):
 
 class TestCatBoostClassifier(Untold):
     adapter = of_catboost
-    test_a_fresh_process_gives_the_same_answers = AdapterContract.test_a_fresh_process_gives_the_same_answers
 
     def make_model(self) -> object:
         return cat()
@@ -536,3 +534,47 @@ def test_trees_that_point_outside_themselves_are_refused(form: str, mark: bytes,
     with pytest.raises((NotAModel, TrustError), match=r"contradict|crashed") as caught:
         adapters.open_original(data[:place] + b"99" + data[place:], form, home=tmp_path, name="model")
     assert caught.value.hint
+
+
+# ---- real data ---------------------------------------------------------------------------------------
+
+
+@functools.cache
+def customers(folder: Path) -> tuple[pd.DataFrame, Any]:
+    table = pd.read_csv(folder / "telco-customer-churn.csv").drop(columns="customerID")
+    table["TotalCharges"] = pd.to_numeric(table["TotalCharges"], errors="coerce")  # eleven are blank
+    return table.drop(columns="Churn"), (table["Churn"] == "Yes").to_numpy().astype(int)
+
+
+def as_categories(table: pd.DataFrame) -> pd.DataFrame:
+    return table.astype(dict.fromkeys(table.select_dtypes(exclude="number"), "category"))
+
+
+LIBRARIES: dict[str, tuple[Callable[[], Any], Callable[[pd.DataFrame], pd.DataFrame]]] = {
+    "xgboost": (lambda: xgboost.XGBClassifier(n_estimators=20, n_jobs=1, enable_categorical=True), as_categories),
+    "lightgbm": (lambda: lightgbm.LGBMClassifier(n_estimators=20, n_jobs=1, verbose=-1), as_categories),
+    "catboost": (
+        lambda: catboost.CatBoostClassifier(
+            iterations=20, depth=4, verbose=0, thread_count=1, allow_writing_files=False
+        ),
+        lambda table: table,
+    ),
+}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_every_customer_gets_the_original_answer(library: str, real_data: Path) -> None:
+    table, churned = customers(real_data)
+    make, prepare = LIBRARIES[library]
+    texts_in = [str(name) for name in table.select_dtypes(exclude="number")]
+    how = {"cat_features": texts_in} if library == "catboost" else {}
+    model = make().fit(prepare(table), churned, **how)
+    predictor = models.opened(model, table, target="churn")
+    fields = {each.name: each for each in predictor.contract.fields}
+    assert {name for name, each in fields.items() if each.type == "category"} == set(texts_in)
+    assert not fields["TotalCharges"].required
+    found = predictor.predict(table)["churn_probability"].tolist()
+    assert found == pytest.approx(model.predict_proba(prepare(table))[:, 1].tolist(), abs=1e-12)
+    for place in (0, 488, 7042):  # the second has no TotalCharges
+        row = {str(name): value for name, value in table.iloc[place].items()}
+        assert predictor.predict(row)["churn_probability"] == found[place]

@@ -28,7 +28,15 @@ WRITTEN = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXECUTED = [path for path in WRITTEN if BLOCK.search(path.read_text("utf-8"))]
 # what a document finds in its folder because another document has made it
+INSTALLED = """
+from pathlib import Path
+folder = Path('ketch_toy-1.0.dist-info')
+folder.mkdir()
+folder.joinpath('METADATA').write_text('Metadata-Version: 2.1\\nName: ketch-toy\\nVersion: 1.0\\n')
+folder.joinpath('entry_points.txt').write_text('[ketch.adapters]\\ntoy = ketch_toy\\n')
+"""
 GIVEN = {
+    "adapters.md": INSTALLED,  # what `pip install -e .` leaves behind
     "log.md": "from ketch.log import Log; Log('sqlite:///predictions.db').close()",
     "store.md": "from pathlib import Path; Path('churn.ketch').write_bytes(b'any bytes')",
 }
@@ -136,6 +144,7 @@ def test_what_a_document_says_to_do_works_and_shows_what_it_shows(document: Path
     port = free_port()
     told = environ(tmp_path, port)
     if document.name in GIVEN:
+        told["PYTHONPATH"] = str(work)
         subprocess.run([sys.executable, "-c", GIVEN[document.name]], cwd=work, env=told, check=True)
     listed = list(steps(document.read_text("utf-8").replace("9696", port), programs))
     run(script(listed, outputs), work, told, outputs)

@@ -187,7 +187,7 @@ class AdapterContract:
 
     def test_a_fresh_process_gives_the_same_answers(self, tmp_path: Path) -> None:
         """The bundle works where nothing of the model was imported, and says nothing but the answers."""
-        case = self._case()
+        case = self._made(tmp_path)  # with a home of its own, which remembers what this user packed
         path = tmp_path / "fresh.ketch"
         path.write_bytes(case.packed.data)
         opened = bundle.read(case.packed.data, "contract")

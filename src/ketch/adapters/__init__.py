@@ -12,6 +12,7 @@ from ketch import trust
 from ketch.errors import NotAModel
 from ketch.schema import Columns, Field, Scalar
 
+GROUP: Final = "ketch.adapters"  # of entry points: root module of a class -> an adapter that another package brings
 KNOWN: Final = {  # root module of a class -> where its adapter stands
     "catboost": "ketch.adapters.catboost",
     "function": "ketch.adapters.function",
@@ -176,7 +177,31 @@ def format_of(name: str, data: bytes) -> str:
         reader: Reader = importlib.import_module(where)
         if found := reader.recognise(name, data):
             return found
+    if data[:1] == b"\x80":  # a pickle, which is not worth importing what others brought
+        return ""
+    for point in entry_points(group=GROUP):
+        if (found := getattr(point.load(), "recognise", _nothing)(name, data)) and _reader_of(found):
+            return str(found)
     return ""
+
+
+def _nothing(name: str, data: bytes) -> str:
+    return ""
+
+
+def _reader_of(form: str) -> str:
+    """Name the module that reads a format; those that others bring begin with the name of their entry point."""
+    if form in READERS:
+        return READERS[form]
+    if form in {"", "pickle", "joblib", "skops"}:
+        return ""
+    return next((point.module for point in entry_points(group=GROUP, name=form.partition("-")[0])), "")
+
+
+def name_of(adapter: Adapter) -> str:
+    """Give the name that a manifest keeps: a short one for Ketch's own, the module's for others."""
+    where = str(getattr(adapter, "__name__", type(adapter).__module__))
+    return where.removeprefix(f"{__name__}.")
 
 
 def open_original(data: bytes, form: str, *, home: Path, name: str, signed: bool = False) -> object:
@@ -187,10 +212,10 @@ def open_original(data: bytes, form: str, *, home: Path, name: str, signed: bool
     Raises:
         TrustError, ModelError: it must not, or cannot, be opened here.
     """
-    if form in READERS:
-        reader: Reader = importlib.import_module(READERS[form])
+    if where := _reader_of(form):
+        reader: Reader = importlib.import_module(where)
         if not signed:
-            trust.try_first(data, home=home, name=name, loader=READERS[form])
+            trust.try_first(data, home=home, name=name, loader=where)
         return reader.open_file(data, form)
     return trust.open_model(data, home=home, name=name, signed=signed)
 
@@ -207,7 +232,7 @@ def adapter_for(model: object) -> Adapter:
         root = cls.__module__.partition(".")[0]
         if root in KNOWN:
             return importlib.import_module(KNOWN[root])
-        for point in entry_points(group="ketch.adapters", name=root):
+        for point in entry_points(group=GROUP, name=root):
             found: Adapter = point.load()
             return found
     raise not_a_model(model)
