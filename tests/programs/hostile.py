@@ -19,6 +19,9 @@ NEVER = (
 )
 
 
+INSTALLED = (sys.prefix, sys.base_prefix)  # whose lists of plug-ins may be read
+
+
 class Watch:
     """Note what Python does that no refusal needs."""
 
@@ -42,7 +45,7 @@ class Watch:
             path = os.fsdecode(path)
             own = path.startswith(self.home)
             reads = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) == 0
-            return own or (reads and path.startswith(self.reads))
+            return own or (reads and path.startswith((self.reads, *INSTALLED)))
         if event in (
             "os.rename",
             "os.mkdir",
@@ -52,7 +55,9 @@ class Watch:
             return os.fsdecode(given[0]).startswith(self.home)
         if event == "subprocess.Popen":  # the gate's own child
             return list(given[1][1:3]) == ["-I", "-B"] and "ketch.trust" in given[1][-1]
-        return event in {"os.listdir", "os.scandir"} and os.fsdecode(given[0]).startswith((self.home, self.reads))
+        return event in {"os.listdir", "os.scandir"} and os.fsdecode(given[0]).startswith(
+            (self.home, self.reads, *INSTALLED)
+        )
 
 
 def opened(path: Path, home: Path) -> dict:
