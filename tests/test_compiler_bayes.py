@@ -8,10 +8,15 @@ import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.covariance import EllipticEnvelope
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 from sklearn.naive_bayes import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MultinomialNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
+from ketch import program
+from ketch.adapters import sklearn as adapter
+from ketch.compiler import compiled
+from ketch.schema import Answer, Field
 from tests.lowered import IRIS, THREE, TWO, columns, hold, lowered, numbers, rows
 
 RNG = np.random.default_rng(0)
@@ -70,3 +75,13 @@ def test_beside_other_columns_a_category_is_looked_up() -> None:
 
 def test_an_envelope_tells_outliers() -> None:
     hold(lowered(EllipticEnvelope(random_state=0), IRIS), rows(IRIS))
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("mixture", [GaussianMixture, BayesianGaussianMixture])
+def test_a_mixture_is_a_clustering(mixture: Any, kind: str) -> None:
+    model = mixture(n_components=3, covariance_type=kind, random_state=0).fit(IRIS)
+    fields, answer = tuple(Field(name, "number") for name in IRIS), Answer("cluster")
+    made = program.evaluator(compiled(adapter, model, fields, answer).files, answer, fields)
+    asked = rows(IRIS)
+    assert made(columns(asked), len(asked)).labels == model.predict(asked).tolist()

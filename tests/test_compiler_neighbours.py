@@ -19,7 +19,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelPropagation, LabelSpreading
 
-from ketch.compiler import NotCompiled
+from ketch import program
+from ketch.adapters import sklearn as adapter
+from ketch.compiler import NotCompiled, compiled
+from ketch.schema import Answer
 from tests.lowered import DIABETES, IRIS, PROGRESS, THREE, TWO, WIDE, columns, hold, lowered, numbers, rows
 
 METRICS = ["euclidean", "manhattan", "chebyshev", "cosine", "canberra", "sqeuclidean"]
@@ -142,3 +145,17 @@ def test_an_isolation_forest_answers_what_float32_cannot_hold() -> None:
 def test_what_has_no_compiled_form_says_so(kind: dict[str, Any]) -> None:
     with pytest.raises(NotCompiled):
         lowered(KNeighborsClassifier(**kind), IRIS[["a", "b"]], THREE)
+
+
+@pytest.mark.parametrize("model", [KNeighborsClassifier(), RadiusNeighborsClassifier(2.0)], ids=str)
+def test_several_targets_share_their_neighbours(model: Any) -> None:
+    model.fit(IRIS, np.column_stack([THREE, TWO]))
+    known = adapter.study(model, list(IRIS.columns))
+    named = zip("ab", model.classes_, strict=True)
+    parts = [Answer("multiclass", name, tuple(each), values="probability") for name, each in named]
+    answer = Answer("several", parts=tuple(parts))
+    made = program.evaluator(compiled(adapter, model, known.fields, answer).files, answer, known.fields)
+    found = made(columns(IRIS), len(IRIS))
+    assert np.array_equal(np.array(found.labels), model.predict(IRIS))
+    likely = [np.concatenate(row).tolist() for row in found.probabilities or ()]
+    np.testing.assert_allclose(likely, np.concatenate(model.predict_proba(IRIS), axis=1), rtol=1e-9)

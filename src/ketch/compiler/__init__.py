@@ -43,10 +43,13 @@ SIBLINGS: Final = {  # first part of a class's module -> where its kinds are low
     "ketch": ("ketch.compiler.trees",),
 }
 BLOCK: Final = 8
-CURVED: Final = frozenset({"Exp", "Log", "Tanh", "Sigmoid", "Softmax", "Pow", "Sin", "Cos", "Sqrt", "ReduceLogSumExp"})
+# whose last few numbers of an array come out otherwise; Sqrt and Pow do not (measured, see tests/test_compiler_kernels)
+CURVED: Final = frozenset({"Exp", "Log", "Tanh", "Sigmoid", "Softmax", "Sin", "Cos", "ReduceLogSumExp"})
 TYPES: Final = {"float": 1, "int64": 7, "bool": 9, "double": 11}  # as onnx.TensorProto numbers them
 MOST_CELLS: Final = 20_000_000  # float64 numbers of one intermediate value, for all rows asked at once
 UNKNOWN: Final = "\x00 no category \x00"  # stands for a value that no encoder has seen
+SUMS: Final = frozenset({"Sum", "Mean", "SumSquare", "L1", "L2"})
+SQUARES: Final = frozenset({"SumSquare", "L2"})
 LARGEST_FLOAT32: Final = 3.4028234663852886e38
 MOST_WEIGHTS: Final = 4_000_000  # of an affine map that is kept beside its graph
 
@@ -436,6 +439,7 @@ class Build:
         for column in x.columns:
             own = self._placed(column.part())
             if column.kept is not None:
+        self._even: set[str] = set()  # curved tensors without a ragged end
                 factors[len(places) : len(places) + column.width] = column.kept[1]
                 own = self.np.asarray(own)[column.kept[0]].tolist()
             places += own
@@ -514,7 +518,10 @@ class Build:
         return replace(made, affine=Affine(x.affine.blocks, x.affine.weights @ weights, x.affine.bias @ weights + bias))
 
     def linked(self, kind: str, x: Tensor) -> Tensor:
-        """Apply a link to sums: exp, sigmoid, softmax or shares; one sum for two classes becomes both probabilities."""
+        """Apply a link to sums: exp, expm1, sigmoid, softmax, shares or even; one sum becomes both probabilities.
+
+        `shares` are sigmoids over their sum; `even` are those too, but the same for all classes where all are zero.
+        """
         if kind in {"exp", "expm1"}:
             grown = self.node("Exp", x)
             return replace(grown if kind == "exp" else grown - 1.0, link=(kind, x))
@@ -522,7 +529,11 @@ class Build:
             return replace(self.node("Softmax", x, axis=1), link=(kind, x))
         made = self.node("Sigmoid", x)
         if x.width > 1:
-            return replace(made / self.reduce("Sum", made), link=("shares", x))
+            whole = self.reduce("Sum", made)
+            none = self.node("Equal", whole, 0.0)
+            shares = made / self.node("Where", none, 1.0, whole)
+            even = self.node("Where", none, 1.0 / x.width, shares, width=x.width) if kind == "even" else shares
+            return replace(even, link=(kind, x))
         both = self.node("Concat", self.node("Sub", 1.0, made), made, axis=1, width=2)
         return replace(both, link=("sigmoid", x))
 
@@ -531,7 +542,15 @@ class Build:
         return replace(self.node("Concat", 1.0 - x, x, axis=1, width=2), link=("both", x))
 
     def reduce(self, kind: str, x: Tensor, *, axis: int = 1, keep: bool = True) -> Tensor:
-        """Reduce along an axis by Sum, Max, Min, Mean, SumSquare, LogSumExp, L1, L2 or Prod."""
+        """Reduce along an axis by Sum, Max, Min, Mean, SumSquare, LogSumExp, L1, L2 or Prod.
+
+        A sum over columns is a multiplication by ones, because ReduceSum adds up a row in an order that follows from
+        where it lies in memory.
+        """
+        if axis == 1 and keep and kind in SUMS:
+            terms = self.node("Abs", x) if kind == "L1" else self.node("Mul", x, x) if kind in SQUARES else x
+            found = terms @ self.np.full((x.width, 1), 1.0)
+            return found / float(x.width) if kind == "Mean" else self.node("Sqrt", found) if kind == "L2" else found
         return self.node(f"Reduce{kind}", x, self.integers([axis]), keepdims=int(keep), width=1)
 
     def squares(self, x: X, points: Any) -> Tensor:
@@ -551,6 +570,13 @@ class Build:
 
     def signs(self, scores: Tensor) -> Tensor:
         """Give 1 where a score is 0 or more, else -1, as detectors of outliers do."""
+    def curved(self, kind: str, x: Tensor) -> Tensor:
+        """Apply Exp, Tanh or the like to each number; a row of 8 numbers, or 16, 24 …, has no ragged end of its own."""
+        made = self.node(kind, x)
+        if x.width % BLOCK == 0:
+            self._even.add(made.name)
+        return made
+
         found = self.node(
             "Where", self.node("GreaterOrEqual", scores, 0.0), self.integers(1), self.integers(-1), width=1
         )
@@ -817,7 +843,7 @@ class Build:
         at_once = max(1, MOST_CELLS // self.cells) if self.cells * 10_000 > MOST_CELLS else 0
         names = sorted({name for group in outputs for name in group.values()})
         alive = self._alive(names)
-        block = BLOCK if any(kind in CURVED for kind, *_ in alive) else 1
+        block = BLOCK if any(kind in CURVED and self._even.isdisjoint(into) for kind, _, into, *_ in alive) else 1
         graph = self._serialized(alive, names)
         made = program.Graph(tuple(self._parts), outputs, links, self.largest, at_once, block)
         return Compiled({program.MEMBER: program.encode(made), program.GRAPH_MEMBER: graph}, self.thresholds)

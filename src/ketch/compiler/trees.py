@@ -226,7 +226,8 @@ def isolation(g: Build, model: Any, x: X) -> Answers:
     ]
     noted(g, x, trees)
     usual = float(extras.load("sklearn.ensemble._iforest")._average_path_length([model._max_samples])[0])
-    summed = ensemble(g, g.float32(x), trees, [0] * len(trees), 1)
+    rounded = g.cast(g.cast(g.tensor(x), "float"), "double")  # unlike elsewhere, an infinite one is answered
+    summed = ensemble(g, rounded, trees, [0] * len(trees), 1)
     scores = (-float(model.offset_)) - g.node("Pow", 2.0, summed / (-usual * len(trees)), width=1)
     return Answers(scores=scores, labels=g.signs(scores))
 
