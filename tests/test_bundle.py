@@ -312,3 +312,25 @@ def test_versions_and_pretty() -> None:
     found = versions({"numpy": "2"}, "0.1.0")
     assert list(found) == ["ketch", "python", "platform", "numpy"]
     assert bundle.pretty({"b": 1, "a": [0.1]}) == b'{\n "a": [\n  0.1\n ],\n "b": 1\n}\n'
+
+
+# every past format keeps loading
+
+FORMATS = Path(__file__).parent / "formats"
+
+
+def test_every_format_has_a_committed_bundle() -> None:
+    assert {int(folder.name) for folder in FORMATS.iterdir()} == set(range(1, bundle.FORMAT + 1))
+    assert all(list(folder.glob("*.ketch")) for folder in FORMATS.iterdir())
+
+
+@pytest.mark.parametrize("path", sorted(FORMATS.glob("*/*.ketch")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_bundle_of_any_past_format_loads_and_gives_its_answers(path: Path, tmp_path: Path) -> None:
+    from ketch.predict import load
+
+    predictor = load(path, home=tmp_path)  # asks its golden rows
+    assert predictor.bundle.manifest.format == int(path.parent.name)
+    assert len(predictor.bundle.golden.rows) > 40
+    found = predictor.predict({"contract": "monthly", "tenure": 2, "charges": 80.0})
+    assert found["churn"] is True
+    assert found["churn_probability"] > 0.6
