@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint fix docs bench clean
+.PHONY: demo test packing lint fix docs bench clean
 
 demo: $(VENV)/.demo  ## see the whole road on an example
 	$(BIN)/ketch demo
 
 test: $(VENV)/.dev  ## run every test that needs nothing but Python
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=xml:.cache/coverage.xml
+
+packing: $(VENV)/.dev  ## the long tests of packing: real environments, every estimator, hostile files, speed
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m packing
 
 lint: $(VENV)/.dev  ## style, types on three systems
 	$(BIN)/ruff check
