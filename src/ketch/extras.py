@@ -14,6 +14,7 @@ EXTRAS = {  # root module -> extra that brings it
     "joblib": "sklearn",
     "lightgbm": "lightgbm",
     "matplotlib": "card",
+    "mmh3": "text",
     "numpy": "sklearn",
     "onnx": "onnx",
     "onnxruntime": "onnx",

@@ -81,10 +81,14 @@ Part = Table | Number | Text
 
 
 class Weights(msgspec.Struct, frozen=True):
-    """One part of a linear model's input with its weights, `outputs` for each of its columns."""
+    """One part of a linear model's input with its weights, `outputs` for each of its columns.
+
+    Of a text, `rows` names the columns that weigh anything, where they are few.
+    """
 
     part: Part
     weights: Array
+    rows: tuple[int, ...] | None = None
 
 
 class Linear(msgspec.Struct, frozen=True, tag="linear"):
@@ -177,7 +181,9 @@ def require_sense(program: Program, fields: Sequence[Field]) -> None:
 
 def _require_weights(program: Linear) -> None:
     for each in program.parts:
-        width = width_of(each.part)
+        width = width_of(each.part) if each.rows is None else len(each.rows)
+        if each.rows is not None and not isinstance(each.part, Text):
+            raise ValueError(f"{each.part.field[:60]!r} is no text, of which rows could be left out")
         if each.weights.width != len(program.bias) or len(each.weights.numbers()) != width * len(program.bias):
             raise ValueError(f"the weights of {each.part.field[:60]!r} do not fit")
 
@@ -302,7 +308,7 @@ def _term(each: Weights, largest: float, *, alone: bool) -> tuple[Rows | None, C
         rows = [_weigh(row, weights) for row in part.rows.rows()]
         return Rows(part, [row[0] for row in rows] if alone else rows), _nothing
     if isinstance(part, Text):
-        counted = _counted(part, each.weights)
+        counted = _counted(part, each)
         return None, (lambda value: counted(value)[0]) if alone else counted
     read, own = _reader(part, largest), each.weights.numbers()
     if not alone:
@@ -315,14 +321,17 @@ def _nothing(value: Any) -> Any:
     raise ValueError("a table is looked up")
 
 
-def _counted(part: Text, weights: Array) -> Callable[[Any], Sequence[float]]:
+def _counted(part: Text, weights: Weights) -> Callable[[Any], Sequence[float]]:
     """Make what adds up the weights of a text's tokens; most of a vocabulary is not in it."""
-    cut, numbers, outputs = tokens.tokenizer(part), weights.numbers(), weights.width
+    cut, numbers, outputs = tokens.tokenizer(part), weights.weights.numbers(), weights.weights.width
+    row_of = None if weights.rows is None else {place: row for row, place in enumerate(weights.rows)}
 
     def counted(value: Any) -> Sequence[float]:
         if value is None:
             raise ValueError(f"{part.field} is missing")
         found = cut(value)
+        if row_of is not None:
+            found = [(row_of[place], count) for place, count in found if place in row_of]
         if outputs == 1:
             return (sum([count * numbers[place] for place, count in found]),)
         each = range(outputs)
@@ -357,6 +366,12 @@ def _shares(row: Sequence[float]) -> list[float]:
     return [each / whole for each in found]
 
 
+def _even(row: Sequence[float]) -> list[float]:
+    found = [sigmoid(z) if z > LEAST else 0.0 for z in row]  # scikit-learn's is zero there
+    whole = sum(found)
+    return [each / whole if whole else 1.0 / len(found) for each in found]
+
+
 def _exp(row: Sequence[float]) -> list[float]:
     try:
         return [math.exp(z) for z in row]
@@ -366,12 +381,6 @@ def _exp(row: Sequence[float]) -> list[float]:
 
 def _expm1(row: Sequence[float]) -> list[float]:
     try:
-def _even(row: Sequence[float]) -> list[float]:
-    found = [sigmoid(z) if z > LEAST else 0.0 for z in row]  # scikit-learn's is zero there
-    whole = sum(found)
-    return [each / whole if whole else 1.0 / len(found) for each in found]
-
-
         return [math.expm1(z) for z in row]
     except OverflowError:
         return [math.inf]
@@ -392,6 +401,7 @@ LINKS: Final[Mapping[str, Link]] = {
     "both": lambda row: [1.0 - row[0], row[0]],
     "softmax": _softmax,
     "shares": _shares,
+    "even": _even,
 }
 
 
@@ -401,7 +411,6 @@ LINKS: Final[Mapping[str, Link]] = {
 class GraphEvaluator:
     """Encode in float64 and let ONNX Runtime do the rest, on one thread."""
 
-    "even": _even,
     def __init__(self, program: Graph, graph: bytes, answer: Answer, fields: Sequence[Field]) -> None:
         self._np: Any = extras.load("numpy")
         runtime: Any = extras.load("onnxruntime")
@@ -410,6 +419,8 @@ class GraphEvaluator:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
+        # what goes beyond keeps the factor of a multiplication as float32, for one (MatMulScaleFusion)
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         try:
             session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # whatever a damaged graph makes the library raise
@@ -419,8 +430,6 @@ class GraphEvaluator:
         self._run = functools.partial(session.run, self._names)
         self._width = sum(width_of(part) for part in program.parts)
         self._at_once = program.rows_at_once
-        # what goes beyond keeps the factor of a multiplication as float32, for one (MatMulScaleFusion)
-        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         self._block = program.block
         self._links = [LINKS[link] for link in program.links]
         self._answer = answer

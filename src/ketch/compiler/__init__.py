@@ -8,6 +8,7 @@ the original itself rounds to float32.
 """
 
 import functools
+import hashlib
 import importlib
 import itertools
 import math
@@ -32,6 +33,7 @@ SIBLINGS: Final = {  # first part of a class's module -> where its kinds are low
         "ketch.compiler.texts",
         "ketch.compiler.ensembles",
         "ketch.compiler.wrappers",
+        "ketch.compiler.several",
         "ketch.compiler.linear",
         "ketch.compiler.bayes",
         "ketch.compiler.neighbours",
@@ -41,16 +43,19 @@ SIBLINGS: Final = {  # first part of a class's module -> where its kinds are low
         "ketch.compiler.trees",
     ),
     "ketch": ("ketch.compiler.trees",),
+    "xgboost": ("ketch.compiler.boosters",),
+    "lightgbm": ("ketch.compiler.boosters",),
 }
 BLOCK: Final = 8
 # whose last few numbers of an array come out otherwise; Sqrt and Pow do not (measured, see tests/test_compiler_kernels)
 CURVED: Final = frozenset({"Exp", "Log", "Tanh", "Sigmoid", "Softmax", "Sin", "Cos", "ReduceLogSumExp"})
 TYPES: Final = {"float": 1, "int64": 7, "bool": 9, "double": 11}  # as onnx.TensorProto numbers them
-MOST_CELLS: Final = 20_000_000  # float64 numbers of one intermediate value, for all rows asked at once
-UNKNOWN: Final = "\x00 no category \x00"  # stands for a value that no encoder has seen
 SUMS: Final = frozenset({"Sum", "Mean", "SumSquare", "L1", "L2"})
 SQUARES: Final = frozenset({"SumSquare", "L2"})
+MOST_CELLS: Final = 20_000_000  # float64 numbers of one intermediate value, for all rows asked at once
+UNKNOWN: Final = "\x00 no category \x00"  # stands for a value that no encoder has seen
 LARGEST_FLOAT32: Final = 3.4028234663852886e38
+SMALL: Final = 20_000  # weights of an affine map that is cheaper at once than part by part
 MOST_WEIGHTS: Final = 4_000_000  # of an affine map that is kept beside its graph
 
 
@@ -157,24 +162,38 @@ def _stepped(np: Any, column: Column, kind: str, by: Any) -> Column:
     return replace(column, values=program.STEPS[kind](column.part_rows(), by[None, :]))
 
 
-def _summed(one: Column, other: Column) -> Column:
-    """Add up what two tables of one field are worth; what either refuses is refused.
+def _key(array: Any) -> bytes:
+    return f"{array.dtype}{array.shape}".encode() + hashlib.sha256(array.tobytes()).digest()
 
-    Raises:
-        NotCompiled: they know different values.
-    """
-    if one.keys != other.keys:
-        raise NotCompiled(f"{one.field} is encoded in two ways that know different values")
-    count, rows = len(one.keys or ()), []
-    for kind in ("unknown", "missing"):
-        if getattr(one, kind) and getattr(other, kind):
-            rows.append(one.values[_row_of(one, kind)] + other.values[_row_of(other, kind)])
+
+def _summed(one: Column, other: Column) -> Column:
+    """Add up what two tables of one field are worth; what either refuses is refused."""
+    np, listed = extras.load("numpy"), dict.fromkeys([*(one.keys or ()), *(other.keys or ())])
+    found: dict[object, Any] = {}
+    for key in [*listed, *_REST]:
+        rows = [_worth(each, key) for each in (one, other)]
+        if all(row is not None for row in rows):
+            found[key] = rows[0] + rows[1]
     return replace(
         one,
-        values=extras.load("numpy").concatenate([one.values[:count] + other.values[:count], *rows]),
-        unknown=one.unknown and other.unknown,
-        missing=one.missing and other.missing,
+        keys=tuple(key for key in listed if key in found),
+        values=np.array(list(found.values())).reshape(len(found), -1),
+        unknown=_REST[0] in found,
+        missing=_REST[1] in found,
     )
+
+
+_REST: Final = (object(), object())  # stand for what is unknown and what is missing
+
+
+def _worth(column: Column, key: object) -> Any:
+    """Give the row of one value of a table; none where it is refused."""
+    if key is _REST[1]:
+        return column.values[-1] if column.missing else None
+    keys = column.keys or ()
+    if key in keys:
+        return column.values[keys.index(key)]
+    return column.values[len(keys)] if column.unknown else None
 
 
 def _unlinked(group: dict[str, "Tensor"]) -> str:
@@ -422,6 +441,7 @@ class Build:
         self._nodes: list[Any] = []
         self._made: dict[str, int] = {}  # tensor -> the node that makes it
         self._constants: dict[str, Any] = {}
+        self._even: set[str] = set()  # curved tensors without a ragged end
         self._known: dict[bytes, str] = {}
         self._parts: list[program.Part] = []
         self._places: dict[bytes, list[int]] = {}
@@ -439,7 +459,6 @@ class Build:
         for column in x.columns:
             own = self._placed(column.part())
             if column.kept is not None:
-        self._even: set[str] = set()  # curved tensors without a ragged end
                 factors[len(places) : len(places) + column.width] = column.kept[1]
                 own = self.np.asarray(own)[column.kept[0]].tolist()
             places += own
@@ -473,7 +492,7 @@ class Build:
         return self._keep(self.np.asarray(value, dtype="int64"))
 
     def _keep(self, array: Any) -> str:
-        key = f"{array.dtype}{array.shape}".encode() + array.tobytes()
+        key = _key(array)
         if key not in self._known:
             self._known[key] = f"c{len(self._known)}"
             self._constants[self._known[key]] = array
@@ -553,6 +572,13 @@ class Build:
             return found / float(x.width) if kind == "Mean" else self.node("Sqrt", found) if kind == "L2" else found
         return self.node(f"Reduce{kind}", x, self.integers([axis]), keepdims=int(keep), width=1)
 
+    def curved(self, kind: str, x: Tensor) -> Tensor:
+        """Apply Exp, Tanh or the like to each number; a row of 8 numbers, or 16, 24 …, has no ragged end of its own."""
+        made = self.node(kind, x)
+        if x.width % BLOCK == 0:
+            self._even.add(made.name)
+        return made
+
     def squares(self, x: X, points: Any) -> Tensor:
         """Give squared distances from points (points, columns) as one multiplication and two norms."""
         given = self.tensor(x)
@@ -570,13 +596,6 @@ class Build:
 
     def signs(self, scores: Tensor) -> Tensor:
         """Give 1 where a score is 0 or more, else -1, as detectors of outliers do."""
-    def curved(self, kind: str, x: Tensor) -> Tensor:
-        """Apply Exp, Tanh or the like to each number; a row of 8 numbers, or 16, 24 …, has no ragged end of its own."""
-        made = self.node(kind, x)
-        if x.width % BLOCK == 0:
-            self._even.add(made.name)
-        return made
-
         found = self.node(
             "Where", self.node("GreaterOrEqual", scores, 0.0), self.integers(1), self.integers(-1), width=1
         )
@@ -601,13 +620,36 @@ class Build:
         if all(isinstance(each, Blocks) for each in parts):
             return Blocks(tuple(column for each in parts if isinstance(each, Blocks) for column in each.columns))
         tensors = [self.tensor(each) for each in parts]
+        if len(tensors) == 1:
+            return tensors[0]
         joined = self.node("Concat", *tensors, axis=1, width=sum(each.width for each in tensors))
         affines = [each.affine for each in tensors if each.affine is not None]
         if len(affines) < len(tensors):
             return joined
-        return replace(joined, affine=self._beside(affines))
+        affine = self._beside(affines)
+        if affine is None or affine.weights.size > SMALL:
+            return replace(joined, affine=affine)
+        return self.linear(affine.blocks, affine.weights, affine.bias)  # one multiplication for all
+
+    def mean(self, parts: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+        """Average values, or probabilities of the same classes; what is affine stays so."""
+        np = self.np
+        shares = np.ones(len(parts)) if weights is None else np.asarray(weights, dtype=float)
+        whole = float(shares.sum())
+        if all(part.affine is not None for part in parts):
+            unit = np.eye(parts[0].width)
+            return self.linear(self.concat(parts), np.concatenate([unit * share / whole for share in shares]))
+        sums = [part.link[1] for part in parts if part.link and part.link[0] == "sigmoid" and part.link[1].affine]
+        if 1 < len(sums) == len(parts):
+            return self.both(self.node("Sigmoid", self.concat(sums)) @ (shares[:, None] / whole))
+        weighed = [part if share == 1.0 else part * float(share) for part, share in zip(parts, shares, strict=True)]
+        return functools.reduce(lambda one, other: one + other, weighed) / whole
 
     def _beside(self, affines: Sequence[Affine]) -> Affine | None:
+        first = affines[0].blocks
+        if all(each.blocks is first for each in affines):
+            joined = self.np.concatenate([each.weights for each in affines], axis=1)
+            return Affine(first, joined, self.np.concatenate([each.bias for each in affines]))
         tall, wide = (sum(each.weights.shape[axis] for each in affines) for axis in (0, 1))
         if tall * wide > MOST_WEIGHTS:
             return None
@@ -640,8 +682,12 @@ class Build:
 
     def float32(self, x: X) -> Tensor:
         """Round to float32 as the original does, and go on in float64; what float32 cannot hold is refused."""
-        self.largest = min(self.largest, LARGEST_FLOAT32)
-        return self.node("Cast", self.node("Cast", self.tensor(x), to=TYPES["float"]), to=TYPES["double"])
+        small = self.node("Cast", self.tensor(x), to=TYPES["float"])
+        if isinstance(x, Blocks):
+            self.largest = min(self.largest, LARGEST_FLOAT32)
+        else:
+            self.require_finite(small)
+        return self.node("Cast", small, to=TYPES["double"])
 
     def splits(self, x: X, places: Any, thresholds: Any) -> None:
         """Note where trees split fields, so that parity tries both sides of each."""
@@ -718,19 +764,18 @@ class Build:
         found: X = _found(TRANSFORMERS, step)(self, step, x)
         return found
 
-    def confidence(self, model: Any, x: X) -> Tensor:
-        """Ask a classifier for its decision function, or else for the probability of the second class or of all.
+    def confidence(self, model: Any, answers: Answers) -> Tensor:
+        """Give a classifier's decision function, or else the probability of its second class or of all.
 
         Raises:
             NotCompiled: its compiled form does not know them.
         """
-        answers = self.lower(model, x)
         if answers.values is not None:
             return answers.values
         if hasattr(model, "decision_function"):
             return _needed(answers.scores, "scores")
         found = _needed(answers.probabilities, "probabilities")
-        return found if found.width > 2 else self.take(found, [1])  # type: ignore[return-value]
+        return found if found.width > 2 else self.tensor(self.take(found, [1]))
 
     def invert(self, step: Any, x: X) -> X:
         """Lower the inverse of a fitted transformer.
@@ -765,7 +810,7 @@ class Build:
         """
         x = replace(x, columns=tuple(self._listed(each) for each in x.columns))
         for column in x.columns:
-            if not column.keys or column.width != 1:
+            if column.keys is None or (not column.keys and not column.unknown) or column.width != 1:
                 raise NotCompiled(f"{column.field} is encoded, though it is not one of few values")
         base = [column.values[0, 0] for column in x.columns]
         known = [
@@ -779,7 +824,7 @@ class Build:
             for value in each.values[_row_of(each, kind), 0]
         ]
         ask = functools.partial(self._asked, transform, base)
-        made = ask(known)
+        made = ask(known) if known else self.np.empty((0, sum(widths)))
         extra = self._asked_or_not(ask, [(place, value) for place, value, _ in rest])
         found, start, row = [], 0, 0
         for place, (column, width) in enumerate(zip(x.columns, widths, strict=True)):
@@ -873,7 +918,7 @@ class Build:
 
     def _weighed(self, affine: Affine, link: str) -> Linear | None:
         weights, bias = affine.weights, affine.bias
-        if weights.size > MOST_WEIGHTS or not self.np.isfinite(weights).all():
+        if self.np.count_nonzero(weights) > MOST_WEIGHTS or not self.np.isfinite(weights).all():
             return None
         tables: dict[str, Column] = {}
         others, at = [], 0
@@ -893,7 +938,7 @@ class Build:
                 others.append((column, self._spread(column, own)))
         unit = self.np.eye(len(bias))
         listed = [*((column, unit) for column in tables.values()), *others]
-        parts = tuple(Weights(column.part(), Array.of(own)) for column, own in listed)
+        parts = tuple(self._weights(column.part(), own) for column, own in listed)
         return Linear(parts, tuple(bias.tolist()), link, self.largest)
 
     def _spread(self, column: Column, weights: Any) -> Any:
@@ -903,6 +948,13 @@ class Build:
         whole = self.np.zeros((column.text.width, weights.shape[1]))
         self.np.add.at(whole, column.kept[0], weights * column.kept[1][:, None])
         return whole
+
+    def _weights(self, part: program.Part, weights: Any) -> Weights:
+        """Leave out what weighs nothing, which is nearly all of a hashed text."""
+        rows = self.np.flatnonzero(weights.any(axis=1))
+        if not isinstance(part, Text) or len(rows) > len(weights) // 2:
+            return Weights(part, Array.of(weights))
+        return Weights(part, Array.of(weights[rows]), tuple(rows.tolist()))
 
     def _serialized(self, nodes: Sequence[Any], outputs: Sequence[str]) -> bytes:
         helper, numpy_helper = extras.load("onnx.helper"), extras.load("onnx.numpy_helper")
@@ -943,4 +995,4 @@ class Build:
 
     def _key_of_all(self) -> bytes:
         array = self.np.arange(self._width, dtype="int64")
-        return f"{array.dtype}{array.shape}".encode() + bytes(array.tobytes())
+        return _key(array)

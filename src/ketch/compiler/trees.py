@@ -61,7 +61,7 @@ def _table(
     nodes = leaves = 0
     for tree, target, worth in zip(trees, targets, worths, strict=True):
         tree = _grown(np, tree)
-        worth = np.concatenate([worth, worth[:1]]) if len(worth) < len(tree.left) else worth
+        worth = np.repeat(worth[:1], len(tree.left)) if len(worth) < len(tree.left) else worth
         leaf = tree.left < 0
         places = np.where(leaf, leaves + np.cumsum(leaf) - 1, nodes + np.cumsum(~leaf) - 1)
         inner = np.flatnonzero(~leaf)
@@ -301,7 +301,7 @@ def _histogram_tree(g: Build, predictor: Any, model: Any) -> Tree:
     nodes = predictor.nodes
     leaf = nodes["is_leaf"].astype(bool)
     members = {
-        int(node): _members(predictor.raw_left_cat_bitsets[nodes["bitset_idx"][node]])
+        int(node): members_of(predictor.raw_left_cat_bitsets[nodes["bitset_idx"][node]])
         for node in g.np.flatnonzero(nodes["is_categorical"] & ~leaf)
     }
     return Tree(
@@ -315,7 +315,7 @@ def _histogram_tree(g: Build, predictor: Any, model: Any) -> Tree:
     )
 
 
-def _members(bitset: Any) -> list[int]:
+def members_of(bitset: Any) -> list[int]:
     return [32 * word + bit for word, bits in enumerate(bitset.tolist()) for bit in range(32) if bits >> bit & 1]
 
 
