@@ -172,6 +172,8 @@ def splines(g: Build, step: Any, x: X) -> Tensor:
         tensor = g.node("Min", g.node("Max", tensor, ends[None, :, 0]), ends[None, :, 1])
     pieces = [_pieces(np, spline, step.extrapolation == "linear") for spline in step.bsplines_]
     made = g.piecewise(tensor, Pieces(*(np.stack(each) for each in zip(*pieces, strict=True))))
+    if step.extrapolation in {"continue", "linear"}:
+        g.require_finite(made)
     if step.include_bias:
         return made
     outputs = step.bsplines_[0].c.shape[1]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ketch.compiler import Build, NotCompiled, Tensor, Trees, X, transformer
+from ketch.program import LARGEST
 
 # ---- one multiplication ----------------------------------------------------------------------------
 
@@ -184,6 +185,7 @@ def kernel_principal(g: Build, step: Any, x: X) -> Tensor:
 
 
 def _principal_of(g: Build, step: Any, compared: Tensor) -> Tensor:
+    g.refuse(g.node("Not", g.node("LessOrEqual", g.node("Abs", compared), LARGEST)))  # nor what is no number
     known = step.eigenvalues_ != 0
     weights = g.np.where(known, step.eigenvectors_ / g.np.sqrt(g.np.where(known, step.eigenvalues_, 1.0)), 0.0)
     return g.linear(kernel_centerer(g, step._centerer, compared), weights)
@@ -256,7 +258,7 @@ def _distances(g: Build, nearest: Any, x: X) -> Tensor:
     if nearest.effective_metric_ != "euclidean":
         raise NotCompiled(f"neighbours are measured by {nearest.effective_metric_}")
     points = g.np.asarray(nearest._fit_X, dtype=float)
-    return g.node("Sqrt", _reduced(g, "ReduceSumSquare", g.apart(x, points), len(points)))
+    return g.require_finite(g.node("Sqrt", _reduced(g, "ReduceSumSquare", g.apart(x, points), len(points))))
 
 
 @transformer("KNeighborsTransformer")
