@@ -1,5 +1,6 @@
 """Compile a small fitted model and hold it against the original: answers, labels, and a row alone."""
 
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,11 @@ TWO = np.where(load_iris().target == 1, "yes", "no").astype(object)
 WIDE = load_breast_cancer(as_frame=True).data.iloc[:200, :18].set_axis([f"x{n}" for n in range(18)], axis=1)
 DIABETES = load_diabetes(as_frame=True, scaled=False).data.iloc[:150]
 PROGRESS = load_diabetes().target[:150]
+
+
+def named(model: object) -> str:
+    """Name a case by its model, alike in every process."""
+    return re.sub(r" at 0x[0-9a-f]+|\s+", " ", str(model)).replace(" ", "")[:70]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ketch import program
 from ketch.adapters import sklearn as adapter
 from ketch.compiler import compiled
 from ketch.schema import Answer, Field
-from tests.lowered import IRIS, THREE, TWO, columns, hold, lowered, numbers, rows
+from tests.lowered import IRIS, THREE, TWO, columns, hold, lowered, named, numbers, rows
 
 RNG = np.random.default_rng(0)
 COLOURS = pd.DataFrame(RNG.choice(["red", "green", "blue"], (120, 3)), columns=list("uvw"))
@@ -37,7 +37,7 @@ HALVES = (RNG.integers(0, 4, 120) + CODES["u"]).to_numpy() % 3
         QuadraticDiscriminantAnalysis(),
         QuadraticDiscriminantAnalysis(reg_param=0.1),
     ],
-    ids=str,
+    ids=named,
 )
 def test_classes_by_their_likelihood(model: Any, target: Any) -> None:
     table = (IRIS.mean() < IRIS).astype(float) if getattr(model, "binarize", 0) is None else IRIS

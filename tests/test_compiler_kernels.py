@@ -24,7 +24,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 
 from ketch.compiler import NotCompiled
-from tests.lowered import DIABETES, IRIS, PROGRESS, THREE, TWO, hold, lowered, rows
+from tests.lowered import DIABETES, IRIS, PROGRESS, THREE, TWO, hold, lowered, named, rows
 
 KINDS = ["linear", "poly", "rbf", "sigmoid"]
 
@@ -40,7 +40,7 @@ KINDS = ["linear", "poly", "rbf", "sigmoid"]
         SVC(class_weight="balanced"),
         NuSVC(nu=0.2),
     ],
-    ids=str,
+    ids=named,
 )
 def test_support_vectors_vote(model: Any, target: Any) -> None:
     hold(lowered(make_pipeline(StandardScaler(), model), IRIS, target), rows(IRIS), 1e-7)
@@ -81,7 +81,7 @@ def test_kernel_ridge(kind: str) -> None:
         Exponentiation(DotProduct(0.5), 2),
         PairwiseKernel(metric="laplacian", gamma=0.3),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_process_by_what_its_kernel_is_made_of(kernel: Any) -> None:
     model = GaussianProcessRegressor(kernel, alpha=20.0, optimizer=None, normalize_y=True)
@@ -89,7 +89,7 @@ def test_a_process_by_what_its_kernel_is_made_of(kernel: Any) -> None:
 
 
 @pytest.mark.parametrize("target", [TWO, THREE], ids=["two", "three"])
-@pytest.mark.parametrize("kernel", [None, 1.0 * Matern(2.0) + DotProduct()], ids=str)
+@pytest.mark.parametrize("kernel", [None, 1.0 * Matern(2.0) + DotProduct()], ids=named)
 def test_a_process_of_classes(kernel: Any, target: Any) -> None:
     model = GaussianProcessClassifier(kernel, optimizer=None)
     hold(lowered(make_pipeline(StandardScaler(), model), IRIS[::3], target[::3]), rows(IRIS), 1e-8)
@@ -102,7 +102,7 @@ def test_a_process_of_classes(kernel: Any, target: Any) -> None:
         GaussianProcessRegressor(Matern(nu=0.7), alpha=1.0, optimizer=None),
         GaussianProcessClassifier(optimizer=None, multi_class="one_vs_one"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_what_has_no_compiled_form_says_so(model: Any) -> None:
     with pytest.raises(NotCompiled):

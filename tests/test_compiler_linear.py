@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ketch.compiler import NotCompiled
-from tests.lowered import DIABETES, IRIS, PROGRESS, THREE, TWO, columns, hold, lowered, rows
+from tests.lowered import DIABETES, IRIS, PROGRESS, THREE, TWO, columns, hold, lowered, named, rows
 
 PLAIN = """ARDRegression BayesianRidge ElasticNet ElasticNetCV HuberRegressor Lars LarsCV Lasso LassoCV LassoLars
 LassoLarsCV LassoLarsIC LinearRegression OrthogonalMatchingPursuit OrthogonalMatchingPursuitCV
@@ -33,7 +33,7 @@ GammaRegressor TweedieRegressor""".split()
         PLSCanonical(1),
         CCA(1),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_regression_by_weights_becomes_one_sum(model: Any) -> None:
     made = lowered(make_pipeline(StandardScaler(), model), DIABETES, PROGRESS)
@@ -56,7 +56,7 @@ def test_a_regression_by_weights_becomes_one_sum(model: Any) -> None:
         svm.LinearSVC(),
         dummy.DummyClassifier(),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_classifier_by_weights_becomes_one_sum_for_each_class(model: Any, target: Any) -> None:
     made = lowered(make_pipeline(StandardScaler(), model), IRIS, target)
@@ -74,13 +74,13 @@ def test_a_classifier_by_weights_becomes_one_sum_for_each_class(model: Any, targ
         MLPClassifier((8,), activation="logistic", max_iter=30),
         MLPClassifier((8,), activation="identity", max_iter=30),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_curve_between_sums_needs_a_graph(model: Any, target: Any) -> None:
     hold(lowered(make_pipeline(StandardScaler(), model), IRIS, target), rows(IRIS))
 
 
-@pytest.mark.parametrize("kind", [{}, {"activation": "tanh"}, {"loss": "poisson"}], ids=str)
+@pytest.mark.parametrize("kind", [{}, {"activation": "tanh"}, {"loss": "poisson"}], ids=named)
 def test_a_network_of_numbers(kind: dict[str, Any]) -> None:
     hold(
         lowered(
@@ -119,7 +119,7 @@ def test_a_sum_tells_outliers_by_its_sign() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [dummy.DummyRegressor(strategy="median"), dummy.DummyClassifier(strategy="most_frequent")], ids=str
+    "model", [dummy.DummyRegressor(strategy="median"), dummy.DummyClassifier(strategy="most_frequent")], ids=named
 )
 def test_a_dummy_needs_no_field(model: Any) -> None:
     target = PROGRESS if isinstance(model, dummy.DummyRegressor) else THREE

@@ -23,7 +23,7 @@ from ketch import program
 from ketch.adapters import sklearn as adapter
 from ketch.compiler import NotCompiled, compiled
 from ketch.schema import Answer
-from tests.lowered import DIABETES, IRIS, PROGRESS, THREE, TWO, WIDE, columns, hold, lowered, numbers, rows
+from tests.lowered import DIABETES, IRIS, PROGRESS, THREE, TWO, WIDE, columns, hold, lowered, named, numbers, rows
 
 METRICS = ["euclidean", "manhattan", "chebyshev", "cosine", "canberra", "sqeuclidean"]
 
@@ -41,7 +41,7 @@ METRICS = ["euclidean", "manhattan", "chebyshev", "cosine", "canberra", "sqeucli
         {"algorithm": "brute", "weights": "distance"},
         {"algorithm": "brute", "metric": "braycurtis"},
     ],
-    ids=str,
+    ids=named,
 )
 def test_the_nearest_vote(kind: dict[str, Any], target: Any) -> None:
     hold(lowered(make_pipeline(StandardScaler(), KNeighborsClassifier(**kind)), IRIS, target), rows(IRIS), 1e-7)
@@ -51,7 +51,7 @@ def test_many_columns_are_compared_by_multiplication() -> None:
     hold(lowered(make_pipeline(StandardScaler(), KNeighborsClassifier()), WIDE, np.arange(200) % 3), rows(WIDE))
 
 
-@pytest.mark.parametrize("kind", [{}, {"weights": "distance"}, {"algorithm": "brute"}], ids=str)
+@pytest.mark.parametrize("kind", [{}, {"weights": "distance"}, {"algorithm": "brute"}], ids=named)
 def test_the_nearest_are_averaged(kind: dict[str, Any]) -> None:
     hold(lowered(make_pipeline(StandardScaler(), KNeighborsRegressor(**kind)), DIABETES, PROGRESS), rows(DIABETES))
 
@@ -93,7 +93,7 @@ def test_where_all_are_endlessly_far_the_first_counts() -> None:
         LabelPropagation("knn"),
         LabelSpreading("knn", n_neighbors=5),
     ],
-    ids=str,
+    ids=named,
 )
 def test_the_nearest_centroid_and_labels_that_spread(model: Any, target: Any) -> None:
     near = rows(IRIS).iloc[:81] if hasattr(model, "gamma") else rows(IRIS)
@@ -112,7 +112,7 @@ def test_the_nearest_centroid_and_labels_that_spread(model: Any, target: Any) ->
         cluster.Birch(),
         cluster.Birch(n_clusters=None),
     ],
-    ids=str,
+    ids=named,
 )
 def test_clusters(model: Any) -> None:
     if isinstance(model, cluster.BisectingKMeans) and model.n_clusters == 1:
@@ -130,7 +130,7 @@ def test_clusters(model: Any) -> None:
         IsolationForest(n_estimators=20, random_state=0),
         IsolationForest(n_estimators=20, random_state=0, contamination=0.2, max_features=0.5),
     ],
-    ids=str,
+    ids=named,
 )
 def test_outliers(model: Any) -> None:
     hold(lowered(make_pipeline(StandardScaler(), model), IRIS), rows(IRIS))
@@ -141,13 +141,13 @@ def test_an_isolation_forest_answers_what_float32_cannot_hold() -> None:
     hold(lowered(IsolationForest(n_estimators=20, random_state=0), IRIS), far)
 
 
-@pytest.mark.parametrize("kind", [{"weights": np.sqrt}, {"metric": "haversine"}], ids=str)
+@pytest.mark.parametrize("kind", [{"weights": np.sqrt}, {"metric": "haversine"}], ids=named)
 def test_what_has_no_compiled_form_says_so(kind: dict[str, Any]) -> None:
     with pytest.raises(NotCompiled):
         lowered(KNeighborsClassifier(**kind), IRIS[["a", "b"]], THREE)
 
 
-@pytest.mark.parametrize("model", [KNeighborsClassifier(), RadiusNeighborsClassifier(2.0)], ids=str)
+@pytest.mark.parametrize("model", [KNeighborsClassifier(), RadiusNeighborsClassifier(2.0)], ids=named)
 def test_several_targets_share_their_neighbours(model: Any) -> None:
     model.fit(IRIS, np.column_stack([THREE, TWO]))
     known = adapter.study(model, list(IRIS.columns))

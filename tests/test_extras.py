@@ -33,12 +33,20 @@ def test_a_library_that_lacks_something_itself_says_so(tmp_path: Path, monkeypat
     assert "half_installed" not in sys.modules
 
 
+def spread(extra: str, known: dict[str, list[str]]) -> list[str]:
+    """List what an extra brings, with what those extras bring that it names."""
+    found = []
+    for each in known[extra]:
+        own = re.fullmatch(r"ketch\[(.*)\]", each)
+        found += [inner for name in own[1].split(",") for inner in spread(name, known)] if own else [each]
+    return found
+
+
 def test_every_extra_named_exists_and_brings_its_library() -> None:
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
     known = project["optional-dependencies"]
     names = {"google": "protobuf", "sklearn": "scikit-learn", "yaml": "pyyaml"}
     names |= {"detect_secrets": "detect-secrets", "xgboost": "xgboost-cpu"}
     for root, extra in EXTRAS.items():
-        listed = [inner for each in known[extra] for inner in (known["sklearn"] if each == "ketch[sklearn]" else [each])]
-        brought = {re.split(r"[\[>=<;]", each)[0] for each in listed}
+        brought = {re.split(r"[\[>=<;]", each)[0] for each in spread(extra, known)}
         assert names.get(root, root) in brought, (root, extra)
