@@ -204,6 +204,8 @@ def same(got: Any, expected: Any, what: str) -> None:
         np.testing.assert_array_equal(got, expected, what)
 
 
+@pytest.mark.packing
+@pytest.mark.timeout(300)
 def test_every_estimator_of_scikit_learn_opens_and_answers_the_same() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -97,12 +97,12 @@ def _installed(name: str) -> Distribution | None:
 
 
 @functools.cache
-def _installed() -> Mapping[str, Sequence[str]]:
+def _distributions() -> Mapping[str, Sequence[str]]:
     return packages_distributions()  # reads every file list: a fifth of a second
 
 
 def _providers(imports: Iterable[str]) -> Iterator[str]:
-    known = _installed()
+    known = _distributions()
     for module in sorted({each.partition(".")[0] for each in imports}):
         providers = set(known.get(module, ()))
         if len(providers) == 1:  # a namespace of several, such as `google`, tells nothing
