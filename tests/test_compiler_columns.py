@@ -274,6 +274,13 @@ def test_trees_take_what_has_become_small_enough_for_them() -> None:
     np.testing.assert_allclose(numbers(made.program(far, 1)), numbers(made.original(far, 1)), rtol=1e-12)
 
 
+@pytest.mark.parametrize("step", [KNeighborsTransformer(n_neighbors=3), LocallyLinearEmbedding(n_neighbors=6)], ids=str)
+def test_of_neighbours_that_are_equally_far_the_same_are_chosen(step: Any) -> None:
+    made = check(step)
+    far: Any = {name: [1.0] for name in TABLE} | {"b": [1e60]}
+    np.testing.assert_allclose(numbers(made.program(far, 1)), numbers(made.original(far, 1)), rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("around", "folds"),
     [

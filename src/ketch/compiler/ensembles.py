@@ -292,5 +292,4 @@ def output_code(g: Build, model: Any, x: X) -> Answers:
     """Choose the class whose code is nearest; Dietterich and Bakiri 1995."""
     codes = g.np.asarray(model.code_book_, dtype=float)
     found = g.tensor(g.concat([g.confidence(each, g.lower(each, x)) for each in model.estimators_]))
-    apart = found @ (-2.0 * codes.T) + (codes**2).sum(axis=1)[None]
-    return Answers(labels=g.node("ArgMin", apart, axis=1, keepdims=0, width=1))
+    return Answers(labels=g.node("ArgMin", g.squares(found, codes), axis=1, keepdims=0, width=1))

@@ -254,27 +254,35 @@ def distances(g: Build, step: Any, x: X) -> Tensor:
     return g.node("Sqrt", g.squares(x, g.np.asarray(centers, dtype=float)))
 
 
-def _distances(g: Build, nearest: Any, x: X) -> Tensor:
+def _order(g: Build, nearest: Any) -> Any:
+    """Give the rows of the training in the order in which the original meets them, which settles ties."""
+    tree = nearest._tree
+    return g.np.arange(len(nearest._fit_X)) if tree is None else g.np.asarray(tree.idx_array)
+
+
+def _distances(g: Build, nearest: Any, x: X, order: Any) -> Tensor:
     if nearest.effective_metric_ != "euclidean":
         raise NotCompiled(f"neighbours are measured by {nearest.effective_metric_}")
-    points = g.np.asarray(nearest._fit_X, dtype=float)
+    points = g.np.asarray(nearest._fit_X, dtype=float)[order]
     return g.require_finite(g.node("Sqrt", _reduced(g, "ReduceSumSquare", g.apart(x, points), len(points))))
 
 
 @transformer("KNeighborsTransformer")
 def neighbours(g: Build, step: Any, x: X) -> Tensor:
     """Give the distance to each of the nearest rows, zero to the others."""
-    found = _distances(g, step, x)
+    order = _order(g, step)
+    found = _distances(g, step, x, order)
     count = step.n_neighbors + (step.mode == "distance")
     near, places = g.nodes("TopK", found, g.integers([count]), widths=[count] * 2, axis=1, largest=0)
     values = near if step.mode == "distance" else near * 0.0 + 1.0
-    return g.node("ScatterElements", found * 0.0, places, values, axis=1, width=found.width)
+    spread = g.node("ScatterElements", found * 0.0, places, values, axis=1, width=found.width)
+    return g.tensor(g.take(spread, g.np.argsort(order)))
 
 
 @transformer("RadiusNeighborsTransformer")
 def neighbours_around(g: Build, step: Any, x: X) -> Tensor:
     """Give the distance to each row within a radius, zero to the others."""
-    found = _distances(g, step, x)
+    found = _distances(g, step, x, g.np.arange(len(step._fit_X)))
     near = g.node("LessOrEqual", found, float(step.radius))
     return g.node("Where", near, found if step.mode == "distance" else 1.0, 0.0)
 
@@ -285,9 +293,12 @@ def along_the_neighbours(g: Build, step: Any, x: X) -> Tensor:
     count = step.n_neighbors
     if count is None:
         raise NotCompiled("Isomap looks within a radius")
-    found = _distances(g, step.nbrs_, x)
+    order = _order(g, step.nbrs_)
+    found = _distances(g, step.nbrs_, x, order)
     near, places = g.nodes("TopK", found, g.integers([count]), widths=[count] * 2, axis=1, largest=0)
-    ways = g.node("Gather", g.np.asarray(step.dist_matrix_, dtype=float), places, axis=0, width=count * found.width)
+    ways = g.node(
+        "Gather", g.np.asarray(step.dist_matrix_, dtype=float)[order], places, axis=0, width=count * found.width
+    )
     ways = g.node("Add", ways, g.node("Unsqueeze", near, g.integers([2])), width=count * found.width)
     shortest = _reduced(g, "ReduceMin", ways, found.width)
     return _principal_of(g, step.kernel_pca_, shortest * shortest * -0.5)
@@ -296,18 +307,18 @@ def along_the_neighbours(g: Build, step: Any, x: X) -> Tensor:
 @transformer("LocallyLinearEmbedding")
 def locally_linear(g: Build, step: Any, x: X) -> Tensor:
     """Weigh the nearest rows so that they make up the row; Roweis and Saul 2000."""
-    count, points = int(step.n_neighbors), g.np.asarray(step.nbrs_._fit_X, dtype=float)
+    count, order = int(step.n_neighbors), _order(g, step.nbrs_)
+    points = g.np.asarray(step.nbrs_._fit_X, dtype=float)[order]
     if count > 30:
         raise NotCompiled("LocallyLinearEmbedding has too many neighbours")
     tensor = g.tensor(x)
-    _, places = g.nodes(
-        "TopK", _distances(g, step.nbrs_, tensor), g.integers([count]), widths=[count] * 2, axis=1, largest=0
-    )
+    found = _distances(g, step.nbrs_, tensor, order)
+    _, places = g.nodes("TopK", found, g.integers([count]), widths=[count] * 2, axis=1, largest=0)
     wide = count * points.shape[1]
     near = g.node("Gather", points, places, axis=0, width=wide)
     apart = g.node("Sub", near, g.node("Unsqueeze", tensor, g.integers([1])), width=wide)
     weights = _solved(g, g.node("Einsum", apart, apart, equation="nij,nkj->nik", width=count**2), count, step.reg)
-    spread = g.node("Gather", step.embedding_, places, axis=0, width=count * step.n_components)
+    spread = g.node("Gather", step.embedding_[order], places, axis=0, width=count * step.n_components)
     return g.node("Einsum", weights, spread, equation="ni,nij->nj", width=step.n_components)
 
 
