@@ -4,11 +4,13 @@ files or object --*open*--> model --*study*--> draft --*refine, try*--> contract
 """
 
 import copy
+import importlib
 import math
 import os
 import platform
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -145,8 +147,17 @@ def pack(  # noqa: PLR0913 (what a person may say, each by its name)
 
 def compose(model: object, table: Columns | None, options: Options, *, home: Path) -> Packed:
     """Compose a bundle; nothing but approvals and caches is written."""
-    with rescue.Case(wanted=options.rescue, home=home, environ=os.environ) as case:
+    with rescue.Case(wanted=options.rescue, home=home, environ=os.environ) as case, _one_thread():
         return _composed(model, table, options, home, case)
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Let native libraries use one thread, as they do when they serve; those that wait for each other cost seconds."""
+    try:
+        limits: AbstractContextManager[object] = importlib.import_module("threadpoolctl").threadpool_limits(1)
+    except ModuleNotFoundError:  # it comes with scikit-learn
+        return nullcontext()
+    return limits
 
 
 def _composed(model: object, table: Columns | None, options: Options, home: Path, case: rescue.Case) -> Packed:

@@ -92,9 +92,9 @@ class Weights(msgspec.Struct, frozen=True):
 
 
 class Linear(msgspec.Struct, frozen=True, tag="linear"):
-    """A weighted sum for each output, and what is made of it: identity, exp, sigmoid, softmax or shares.
+    """A weighted sum for each output, and what is made of it: identity, exp, sigmoid, each, softmax or shares.
 
-    `shares` are sigmoids divided by their sum, as one-against-the-rest gives.
+    `each` is a sigmoid for each sum, `shares` are sigmoids divided by their sum, as one-against-the-rest gives.
     """
 
     parts: tuple[Weights, ...]
@@ -399,6 +399,7 @@ LINKS: Final[Mapping[str, Link]] = {
     "expm1": _expm1,
     "sigmoid": _both,
     "both": lambda row: [1.0 - row[0], row[0]],
+    "each": lambda row: [sigmoid(z) for z in row],
     "softmax": _softmax,
     "shares": _shares,
     "even": _even,
@@ -458,7 +459,7 @@ class GraphEvaluator:
     def row(self, values: Sequence[Any]) -> Raw:
         """Answer one row, given in the order of the contract."""
         found = b"".join([pack(values[place]) for place, pack in self._packs])
-        x = self._np.frombuffer(found).reshape(1, self._width)
+        x = self._np.ndarray((1, self._width), buffer=found)
         if self._short:
             return self._short(self._run({INPUT: x})[0].tolist()[0])
         return self._raw(self._padded(x, 1))

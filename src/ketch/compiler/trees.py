@@ -1,6 +1,7 @@
 """Trees and what is made of them: forests, boosting and isolation, as one TreeEnsemble in float64.
 
-A tree of scikit-learn compares a float32 with a float64 threshold, one of histogram boosting a float64: both stay so.
+A tree of scikit-learn compares what it has rounded to float32, one of histogram boosting what it is given. Thresholds
+are moved so that both compare float64.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ketch import extras
-from ketch.compiler import Answers, Blocks, Build, NotCompiled, Tensor, Trees, X, estimator
+from ketch.compiler import LARGEST_FLOAT32, Answers, Blocks, Build, NotCompiled, Tensor, Trees, X, estimator
 
 LESS_OR_EQUAL, LESS, MEMBER = 0, 1, 6  # how a node of ONNX's TreeEnsemble compares
 SUM = 1
@@ -134,10 +135,36 @@ def grown(g: Build, fitted: Any, worth: Any, features: Any = None) -> Tree:
         fitted.children_left,
         fitted.children_right,
         feature if features is None else features[feature],
-        fitted.threshold,
+        widened(g.np, fitted.threshold),
         fitted.missing_go_to_left.astype(bool),
         worth,
     )
+
+
+def _narrow(g: Build, x: X) -> Tensor:
+    """Give the input of trees that round it to float32, which refuse what that cannot hold."""
+    if isinstance(x, Tensor):
+        g.float32(x)  # for what it refuses: a step before may have made even the largest number small enough
+    else:
+        g.largest = min(g.largest, LARGEST_FLOAT32)
+    return g.tensor(x)
+
+
+def widened(np: Any, thresholds: Any) -> Any:
+    """Give the thresholds that part float64 as these part what is rounded to float32: no rounding is left to do.
+
+    A number that lies half way between two of float32 goes to the one that is even (IEEE 754).
+    """
+    low = thresholds.astype("float32")
+    low = np.where(low.astype(float) > thresholds, np.nextafter(low, np.float32(-np.inf)), low)
+    middle = (low.astype(float) + np.nextafter(low, np.float32(np.inf)).astype(float)) / 2
+    return np.where(low.view("int32") % 2 == 0, middle, np.nextafter(middle, -np.inf))
+
+
+def _based(trees: Sequence[Tree], base: Any) -> list[Tree]:
+    """Put what boosting starts from into the first tree of each output."""
+    first = [replace(tree, worth=tree.worth + start) for tree, start in zip(trees, base, strict=False)]
+    return [*first, *trees[len(first) :]]
 
 
 def _shares(g: Build, fitted: Any, target: int) -> Any:
@@ -152,9 +179,9 @@ def of_classes(g: Build, x: X, fitted: Sequence[Any], target: int = 0) -> Tensor
     trees = [grown(g, each, _shares(g, each, target)) for each in fitted]
     noted(g, x, trees)
     if trees[0].worth.shape[1] != 2:
-        return ensemble(g, g.float32(x), trees, (), trees[0].worth.shape[1]) / len(trees)
+        return ensemble(g, _narrow(g, x), trees, (), trees[0].worth.shape[1]) / len(trees)
     trees = [replace(tree, worth=tree.worth[:, 1:]) for tree in trees]
-    one = ensemble(g, g.float32(x), trees, [0] * len(trees), 1) / len(trees)
+    one = ensemble(g, _narrow(g, x), trees, [0] * len(trees), 1) / len(trees)
     return g.both(one)
 
 
@@ -174,7 +201,7 @@ def of_numbers(g: Build, x: X, fitted: Sequence[Any], features: Sequence[Any] | 
     ]
     noted(g, x, trees)
     outputs = trees[0].worth.shape[1]
-    return ensemble(g, g.float32(x), trees, [0] * len(trees), outputs)
+    return ensemble(g, _narrow(g, x), trees, [0] * len(trees), outputs)
 
 
 @estimator("Trees", root="ketch")
@@ -183,7 +210,7 @@ def some(g: Build, model: Trees, x: X) -> Answers:
     places = model.features or [None] * len(model.fitted)
     trees = [grown(g, *each) for each in zip(model.fitted, model.worths, places, strict=True)]
     noted(g, x, trees)
-    return Answers(values=ensemble(g, g.float32(x), trees, model.targets, model.outputs))
+    return Answers(values=ensemble(g, _narrow(g, x), trees, model.targets, model.outputs))
 
 
 @estimator("DecisionTreeClassifier", "ExtraTreeClassifier")
@@ -226,19 +253,20 @@ def isolation(g: Build, model: Any, x: X) -> Answers:
     ]
     noted(g, x, trees)
     usual = float(extras.load("sklearn.ensemble._iforest")._average_path_length([model._max_samples])[0])
-    rounded = g.cast(g.cast(g.tensor(x), "float"), "double")  # unlike elsewhere, an infinite one is answered
-    summed = ensemble(g, rounded, trees, [0] * len(trees), 1)
+    summed = ensemble(g, g.tensor(x), trees, [0] * len(trees), 1)  # an infinite one is answered here
     scores = (-float(model.offset_)) - g.node("Pow", 2.0, summed / (-usual * len(trees)), width=1)
     return Answers(scores=scores, labels=g.signs(scores))
 
 
 def boosted(g: Build, raw: Tensor, loss: str) -> Answers:
-    """Make probabilities of a boosted classifier's sums, by the loss it was fitted with."""
+    """Make probabilities of a boosted classifier's sums, by the loss it was fitted with.
+
+    A sum of exactly 0, which is a toss-up, goes to the first class here and to the second there.
+    """
     if raw.width > 1:
         return Answers(probabilities=g.linked("softmax", raw), scores=raw)
-    sign = g.node("Reshape", g.cast(g.node("GreaterOrEqual", raw, 0.0), "int64"), g.integers([-1]))
     doubled = raw * 2.0 if loss == "ExponentialLoss" else raw
-    return Answers(probabilities=g.linked("sigmoid", doubled), scores=raw, labels=sign)
+    return Answers(probabilities=g.linked("sigmoid", doubled), scores=raw)
 
 
 def _added(g: Build, model: Any, x: X) -> Tensor:
@@ -254,8 +282,7 @@ def _added(g: Build, model: Any, x: X) -> Tensor:
     noted(g, x, trees)
     outputs = model.estimators_.shape[1]
     targets = [target for _ in model.estimators_ for target in range(outputs)]
-    found: Tensor = ensemble(g, g.float32(x), trees, targets, outputs) + first
-    return found
+    return ensemble(g, _narrow(g, x), _based(trees, first[0]), targets, outputs)
 
 
 @estimator("GradientBoostingClassifier")
@@ -286,8 +313,7 @@ def _histogram(g: Build, model: Any, x: X) -> Tensor:
     noted(g, x, trees)
     outputs = len(model._predictors[0])
     baseline = g.np.asarray(model._baseline_prediction).reshape(1, -1)
-    found: Tensor = ensemble(g, g.tensor(x), trees, targets, outputs) + baseline
-    return found
+    return ensemble(g, g.tensor(x), _based(trees, baseline[0]), targets, outputs)
 
 
 def _chosen(g: Build, x: X, mask: Any) -> X:
@@ -316,6 +342,7 @@ def _histogram_tree(g: Build, predictor: Any, model: Any) -> Tree:
 
 
 def members_of(bitset: Any) -> list[int]:
+    """List the bits that are set in words of 32."""
     return [32 * word + bit for word, bits in enumerate(bitset.tolist()) for bit in range(32) if bits >> bit & 1]
 
 
