@@ -135,11 +135,18 @@ def _unit(g: Build, x: X) -> Tensor:
 # ---- the nearest k ---------------------------------------------------------------------------------
 
 
-def _nearest(g: Build, distances: Distances, count: int) -> tuple[Tensor, Tensor]:
-    """Give distances and places of the nearest points; where all are too far to be told apart, it is the first."""
-    found, places = g.nodes(
-        "TopK", distances.reduced, g.integers([count]), widths=[count, count], axis=1, largest=0, sorted=1
-    )
+def _nearest(g: Build, model: Any, x: X, count: int) -> tuple[Tensor, Tensor]:
+    """Give distances and places of the nearest points; where all are too far to be told apart, it is the first.
+
+    Of points at the same distance the original takes those that it meets first on its way through its tree.
+    """
+    distances, tree = measured(g, model, x), model._tree
+    reduced = distances.reduced
+    if tree is not None:
+        reduced = g.node("Gather", reduced, g.integers(tree.idx_array), axis=1)
+    found, places = g.nodes("TopK", reduced, g.integers([count]), widths=[count, count], axis=1, largest=0, sorted=1)
+    if tree is not None:
+        places = g.node("Gather", g.integers(tree.idx_array), places, width=count)
     far = g.node("GreaterOrEqual", found, LARGEST)
     return distances.back(found), g.node("Where", far, g.integers(0), places)
 
@@ -165,7 +172,7 @@ def _weighted(g: Build, model: Any) -> bool:
 def _averaged(g: Build, model: Any, x: X, table: Any) -> Tensor:
     """Average the rows of a table (points, outputs) over the nearest points."""
     weighted = _weighted(g, model)
-    away, places = _nearest(g, measured(g, model, x), model.n_neighbors)
+    away, places = _nearest(g, model, x, model.n_neighbors)
     each, outputs = _at(g, table, places), table.shape[1]
     if not weighted:
         return _summed(g, each, outputs, "Mean")
@@ -275,7 +282,7 @@ def local_outliers(g: Build, model: Any, x: X) -> Answers:
     if not model.novelty:
         raise NotCompiled("it was fitted to tell outliers of its training alone")
     count = model.n_neighbors_
-    away, places = _nearest(g, measured(g, model, x), count)
+    away, places = _nearest(g, model, x, count)
     reach = g.node("Max", away, g.node("Gather", model._distances_fit_X_[:, count - 1].astype(float), places, axis=0))
     density = g.node("Div", 1.0, g.reduce("Mean", reach) + 1e-10)
     ratios = g.node("Gather", model._lrd.astype(float), places, axis=0, width=count) / density
@@ -288,7 +295,7 @@ def propagated(g: Build, model: Any, x: X) -> Answers:
     """Lower to the labels that spread to the points nearby; Zhu and Ghahramani 2002, Zhou et al. 2004."""
     table = model.label_distributions_
     if model.kernel == "knn":
-        _, places = _nearest(g, measured(g, model.nn_fit, x), model.nn_fit.n_neighbors)
+        _, places = _nearest(g, model.nn_fit, x, model.nn_fit.n_neighbors)
         spread = _summed(g, _at(g, table, places), table.shape[1])
     elif model.kernel == "rbf":
         spread = g.node("Exp", g.squares(x, _dense(model.X_)) * -float(model.gamma)) @ table
