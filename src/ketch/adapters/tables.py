@@ -53,7 +53,8 @@ def _series(values: list[object], each: Input, of: Field, numbers: bool) -> Any:
     if of.type in {"date", "datetime"}:
         return pandas.to_datetime(values, format="ISO8601")
     if whole and of.type == "integer":
-        return numpy.array([int(value) for value in values])  # type: ignore[call-overload]
+        made = numpy.array([int(value) for value in values])  # type: ignore[call-overload]
+        return made.astype(float) if numbers and made.dtype == object else made  # beyond what 64 bits hold
     if whole and of.type == "boolean":
         return numpy.array(values, dtype=bool)
     if of.type == "integer" or _is_numeric(of):

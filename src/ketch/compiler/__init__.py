@@ -45,6 +45,7 @@ SIBLINGS: Final = {  # first part of a class's module -> where its kinds are low
     "ketch": ("ketch.compiler.trees",),
     "xgboost": ("ketch.compiler.boosters",),
     "lightgbm": ("ketch.compiler.boosters",),
+    "catboost": ("ketch.compiler.catboost",),
 }
 BLOCK: Final = 8
 # whose last few numbers of an array come out otherwise; Sqrt and Pow do not (measured, see tests/test_compiler_kernels)
@@ -537,9 +538,10 @@ class Build:
         return replace(made, affine=Affine(x.affine.blocks, x.affine.weights @ weights, x.affine.bias @ weights + bias))
 
     def linked(self, kind: str, x: Tensor) -> Tensor:
-        """Apply a link to sums: exp, expm1, sigmoid, softmax, shares or even; one sum becomes both probabilities.
+        """Apply a link to sums: exp, expm1, each, sigmoid, softmax, shares or even.
 
-        `shares` are sigmoids over their sum; `even` are those too, but the same for all classes where all are zero.
+        `sigmoid` makes both probabilities of one sum, `each` a sigmoid of every sum; `shares` are those over their sum,
+        and so are `even`, but the same for all classes where all are zero.
         """
         if kind in {"exp", "expm1"}:
             grown = self.node("Exp", x)
@@ -547,6 +549,8 @@ class Build:
         if kind == "softmax":
             return replace(self.node("Softmax", x, axis=1), link=(kind, x))
         made = self.node("Sigmoid", x)
+        if kind == "each":
+            return replace(made, link=(kind, x))
         if x.width > 1:
             whole = self.reduce("Sum", made)
             none = self.node("Equal", whole, 0.0)
