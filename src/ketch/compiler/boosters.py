@@ -65,8 +65,7 @@ def extreme(g: Build, model: Any, x: X) -> Answers:
     learner = json.loads(bytes(booster.save_raw("json")))["learner"]
     x = coded(g, x, [each.coded for each in known.columns])
     objective = learner["objective"]["name"]
-    in_turn = known.task == "regression" or objective == "binary:logitraw"
-    sums = _added(g, model, learner, x, _start(g, learner, objective), in_turn=in_turn)
+    sums = _added(g, model, learner, x, _start(g, learner, objective))
     if objective == "binary:logitraw":
         return Answers(scores=sums, labels=above(g, sums, known.cut))
     return _linked(g, sums, objective, known.task)
@@ -101,7 +100,7 @@ def _start(g: Build, learner: Mapping[str, Any], objective: str) -> Any:
     return g.np.log(start) if objective in LOG else start
 
 
-def _added(g: Build, model: Any, learner: Mapping[str, Any], x: X, start: Any, *, in_turn: bool) -> Tensor:
+def _added(g: Build, model: Any, learner: Mapping[str, Any], x: X, start: Any) -> Tensor:
     kept = learner["gradient_booster"]
     outputs = max(1, int(learner["learner_model_param"]["num_class"]))
     drops = kept.get("weight_drop")
@@ -117,19 +116,25 @@ def _added(g: Build, model: Any, learner: Mapping[str, Any], x: X, start: Any, *
         trees = [_weighed(g.np, tree, start, drop) for tree, drop in zip(trees, drops[:count], strict=True)]
     noted(g, x, trees)
     given = _absent(g, rounded(g, x), model)
-    if in_turn and outputs == 1:
-        return _in_turn(g, given, trees, start)
-    sums = ensemble(g, given, trees, grown["tree_info"][:count], outputs)
-    return g.node("Add", sums, start[None, :])
+    order = g.np.argsort(grown["tree_info"][:count], kind="stable").reshape(outputs, -1)
+    return _in_turn(g, given, [[trees[place] for place in row] for row in order.tolist()], start)
 
 
-def _in_turn(g: Build, x: Tensor, trees: Sequence[Tree], start: Any) -> Tensor:
-    """Add up one tree after the other in float32 as XGBoost does, since a number may be large beside its digits."""
-    first = start.astype("float32") + trees[0].worth.astype("float32")
-    trees = [replace(trees[0], worth=first.astype(float)), *trees[1:]]
-    each = ensemble(g, x, trees, range(len(trees)), len(trees))
-    sums = g.node("CumSum", g.cast(each, "float"), g.integers(1))
-    return g.cast(g.node("Gather", sums, g.integers([len(trees) - 1]), axis=1, width=1), "double")
+def _in_turn(g: Build, x: Tensor, rows: Sequence[Sequence[Tree]], start: Any) -> Tensor:
+    """Add up one tree after the other in float32 as XGBoost does; `rows` has the trees of each output."""
+    trees = [_begun(g.np, *each) for each in zip(rows, g.np.resize(start, len(rows)), strict=True)]
+    flat = [tree for row in trees for tree in row]
+    outputs, last = len(rows), len(rows[0]) - 1
+    each = g.cast(ensemble(g, x, flat, range(len(flat)), len(flat)), "float")
+    each = g.node("Reshape", each, g.integers([-1, outputs, last + 1]))
+    sums = g.node("CumSum", each, g.integers(2))
+    return g.cast(g.node("Gather", sums, g.integers(last), axis=2, width=outputs), "double")
+
+
+def _begun(np: Any, trees: Sequence[Tree], start: Any) -> list[Tree]:
+    """Let the first of some trees answer the start too."""
+    first = trees[0].worth.astype("float32") + np.float32(start)
+    return [replace(trees[0], worth=first.astype(float)), *trees[1:]]
 
 
 def _weighed(np: Any, tree: Tree, start: Any, drop: float) -> Tree:
