@@ -180,6 +180,10 @@ def test_xgboost_answers_scores_or_labels(objective: str) -> None:
     hold(xgb("XGBClassifier", objective=objective).get_booster(), table())
 
 
+def test_xgboost_stays_near_with_many_trees() -> None:
+    hold(xgb("XGBClassifier", "three", n_estimators=220, max_depth=2), table(), 3e-7)
+
+
 def test_xgboost_stops_early() -> None:
     model = xgboost.XGBClassifier(**{**XGB, "n_estimators": 60}, early_stopping_rounds=2, learning_rate=0.9)
     model.fit(table()[:200], target("two")[:200], eval_set=[(table()[200:], target("two")[200:])], verbose=False)
