@@ -18,7 +18,6 @@ SIGMOID: Final = frozenset({"binary:logistic", "reg:logistic"})
 LOG: Final = frozenset(
     {"count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "survival:aft", "poisson", "gamma", "tweedie"}
 )
-MOST_AT_ONCE: Final = 200  # trees of one class of several: up to there float64 is near enough, and half as dear
 ZERO: Final = 1e-35  # what LightGBM takes for zero
 IS_CATEGORY, GOES_LEFT = 1, 2  # bits of a decision of LightGBM; the next two say what counts as missing
 MISSING_IS_ZERO = 1
@@ -117,9 +116,6 @@ def _added(g: Build, model: Any, learner: Mapping[str, Any], x: X, start: Any) -
         trees = [_weighed(g.np, tree, start, drop) for tree, drop in zip(trees, drops[:count], strict=True)]
     noted(g, x, trees)
     given = _absent(g, rounded(g, x), model)
-    if outputs > 1 and count <= MOST_AT_ONCE * outputs:
-        sums = ensemble(g, given, trees, grown["tree_info"][:count], outputs)
-        return g.node("Add", sums, start[None, :])
     order = g.np.argsort(grown["tree_info"][:count], kind="stable").reshape(outputs, -1)
     return _in_turn(g, given, [[trees[place] for place in row] for row in order.tolist()], start)
 
