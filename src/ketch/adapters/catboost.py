@@ -127,7 +127,8 @@ def _asker(model: Any, answers: str) -> Callable[[Any], Any]:
 
 def _cut(model: Any, task: str) -> float:
     """Give the probability above which CatBoost answers yes, which a person may have moved."""
-    moved = model.get_probability_threshold() if task == "binary" else None
+    ask = getattr(model, "get_probability_threshold", None)  # what is read from a file has none
+    moved = ask() if task == "binary" and ask else None
     return 0.5 if moved is None else float(moved)
 
 
