@@ -15,13 +15,13 @@ from typing import Any
 import joblib
 import pytest
 
-from ketch import bundle, code
+from ketch import bundle, code, trust
 from ketch.adapters import function
 from ketch.code.private import NAMESPACES
 from ketch.code.secrets import search
 from ketch.errors import ContractError, KetchError, ModelError, NotAnswerable, SecretFound, TrustError, UnsupportedModel
 from ketch.pack import Options, compose
-from ketch.predict import open_bundle
+from ketch.predict import open_bundle, opened_units
 from ketch.testing import AdapterContract
 from tests.functions import by_class, by_flag, by_label, by_number, by_outlier, by_score, likely
 from tests.running import fresh
@@ -550,6 +550,17 @@ def test_an_approval_is_for_original_and_code_together(home: Path, project: Path
     assert code.open_parts(one.originals, one.code, home=tmp_path / "nobody", name="it", python="3", signed=True)
 
 
+def test_naming_a_pickle_alone_does_not_approve_the_code_beside_it(home: Path, project: Path, tmp_path: Path) -> None:
+    one, two = serve_two(home, project)
+    mixed = swapped(one, "code/features.py", two.code["code/features.py"])
+    place = tmp_path / "mixed.ketch"
+    place.write_bytes(bundle.replaced(mixed, {}))
+    (unit,) = opened_units([str(place)], home=home)
+    ((_, _, pickled),) = mixed.originals
+    assert trust.digest(pickled) not in unit.identities
+    assert unit.identities == {code.unit(mixed.originals, mixed.code), bundle.identity(place.read_bytes())}
+
+
 def test_a_bundle_whose_manifest_hides_code_is_corrupt(home: Path, project: Path) -> None:
     one, _ = serve_two(home, project)
     with pytest.raises(KetchError, match="does not list its code"):
@@ -861,6 +872,17 @@ def test_a_python_file_packs_and_serves(home: Path, tmp_path: Path) -> None:
     assert (folder / "again.ketch").read_bytes() == (folder / "price.ketch").read_bytes()
     write(folder, helpers="def base(x): return 11 * x\n")
     assert command("pack", "model.py", home=home, cwd=folder).returncode == 1  # other code, another approval
+
+
+def test_an_approved_python_file_cannot_name_another_module(home: Path) -> None:
+    data = b"def predict(rows): return [1.0 for _ in rows]\n"
+    files = {"code/model.py": data, "code/other.py": b"raise SystemExit('it ran')\n"}
+    before = set(sys.modules)
+    for name in ("other.py", "other", "this.py", "this"):
+        with pytest.raises(UnsupportedModel, match="not the file of the model"):
+            code.open_parts([(name, "python", data)], files, home=home, name="it", python="3", signed=True)
+    assert not {name for name in set(sys.modules) - before if name == "this" or name.endswith(".other")}
+    assert code.open_parts([("model.py", "python", data)], files, home=home, name="it", python="3", signed=True)
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,10 @@ class Unit:
 
     @property
     def identities(self) -> frozenset[str]:
-        """Give every SHA-256 that names it: its own, those of its files, that of its bundle."""
-        return self.also | {code.unit(self.parts, self.files)} | {trust.digest(data) for _, _, data in self.parts}
+        """Give every SHA-256 that names it whole: its own, its bundle's, and its file's where there is only one."""
+        held = {trust.digest(data) for data in [*(data for _, _, data in self.parts), *self.files.values()]}
+        alone = held if len(held) == 1 else set()  # one file's says nothing of the code that comes with it
+        return self.also | {code.unit(self.parts, self.files)} | alone
 
 
 class Predictor:

@@ -134,6 +134,8 @@ def load(space: Namespace, part: Part) -> object:
     """
     name, form, data = part
     if form == PYTHON:
+        if space.sources.get(name) != data:  # an approval covers the bytes, and a name could mean any module
+            raise UnsupportedModel(f"{name} is not the file of the model that came with it", hint="Pack it again.")
         return _predict_of(space.module(name.removesuffix(".py")), name)
     if trust.is_skops(data):
         raise UnsupportedModel(
