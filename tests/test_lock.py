@@ -235,6 +235,19 @@ def test_the_users_own_index_is_used_and_named_and_its_password_is_not(
     subprocess.run(check, check=True, cwd=folder, env={**kept, "XDG_CONFIG_HOME": str(tmp_path)})
 
 
+def test_a_pip_that_lies_in_the_current_folder_is_not_run(
+    shop: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip" / "__main__.py").write_text("open('ran', 'w').close()\n")
+    (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = http://{shop[0]}\n")
+    monkeypatch.chdir(tmp_path)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_"))}
+    environ = {**kept, "XDG_CONFIG_HOME": str(tmp_path), "PIP_CONFIG_FILE": str(tmp_path / "pip.conf")}
+    assert lock.freeze(Environment(PYTHON, ("tiny-thing==1.5",)), "churn", {**environ, "NO_PROXY": "127.0.0.1"})
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_place_that_only_this_machine_has_is_no_place_for_a_lock(shop: tuple[str, Path]) -> None:
     environ = {**os.environ, "UV_DEFAULT_INDEX": shop[1].as_uri()}
     with pytest.raises(LockError, match="only this machine has") as caught:

@@ -286,7 +286,8 @@ def _uv_settings(environ: Mapping[str, str]) -> Iterator[Path]:
 
 def _asked_of_pip(environ: Mapping[str, str]) -> str:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        asked = [sys.executable, "-m", "pip", "config", "list"]  # `get` passes over PIP_CONFIG_FILE
+        # -I: no pip out of the current folder; `get` passes over PIP_CONFIG_FILE
+        asked = [sys.executable, "-I", "-m", "pip", "config", "list"]
         done = subprocess.run(asked, env=dict(environ), capture_output=True, text=True, timeout=30)
         told = re.search(r"^global\.index-url='(.+)'$", done.stdout, re.MULTILINE)
         return told[1] if told else ""
