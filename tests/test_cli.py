@@ -15,7 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ketch.cli import GROUPS, PLANNED, VERBS, cli
+from ketch.cli import GROUPS, PLANNED, VERBS, cli, complain, note
 from tests.running import KETCH, ketch, lines, serving
 
 
@@ -306,3 +306,12 @@ def test_a_bug_is_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     done = ketch("list", home=tmp_path / "home")
     assert done.returncode in {1, 70}
     assert len(lines(done.stderr)) <= 4
+
+
+def test_what_a_file_is_called_or_wants_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    complain("wants \x1b[2K\x1b[1Gall fine\u202e, os.system", "é \x9b1G", code=1)
+    note("it imports \x1b]0;x\x07")
+    told = capsys.readouterr().err
+    assert r"wants \x1b[2K\x1b[1Gall fine\u202e, os.system" in told
+    assert r"é \x9b1G" in told
+    assert not set(told) & {"\x1b", "\x9b", "\x07", "\u202e"}

@@ -124,16 +124,23 @@ def main() -> None:
 def complain(message: str, hint: str, *, code: int) -> int:
     """Say on standard error what is wrong and what to do; give the exit code back."""
     click.secho("ketch: ", err=True, nl=False, fg="red")
-    click.echo(" ".join(message.split()), err=True)
+    click.echo(visible(" ".join(message.split())), err=True)
     if hint:
-        click.echo("  " + " ".join(hint.split()), err=True)
+        click.echo("  " + visible(" ".join(hint.split())), err=True)
     return code
 
 
 def note(text: str) -> None:
     """Say something worth knowing on standard error."""
     click.secho("note: ", err=True, nl=False, fg="yellow")
-    click.echo(text, err=True)
+    click.echo(visible(text), err=True)
+
+
+def visible(text: str) -> str:
+    """Spell out what would move a terminal's cursor or hide letters, since a person decides by what a file says."""
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def options(*names: str) -> Callable[[F], F]:

@@ -8,7 +8,7 @@ import msgspec
 from ketch import code, trust
 from ketch.bundle import Bundle
 from ketch.card import FOLDER, MEMBER
-from ketch.cli import options, settle
+from ketch.cli import options, settle, visible
 from ketch.errors import BundleError
 from ketch.page import describe
 from ketch.predict import fetch_bundle
@@ -33,7 +33,7 @@ def inspect_command(model: str, contract: bool, card: bool, as_json: bool, **fla
         click.echo(as_toml(opened.contract), nl=False)
         return
     if card:
-        click.echo(_card(opened), nl=False)
+        click.echo(visible(_card(opened)), nl=False)
         return
     found = _trusted(opened, home)
     if as_json:
@@ -116,9 +116,12 @@ def _form(opened: Bundle) -> str:
 
 
 def _show(opened: Bundle, found: dict[str, dict[str, object]]) -> None:
+    from rich import markup
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+
+    def escape(text: str) -> str:
+        return markup.escape(visible(text))
 
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -130,7 +133,7 @@ def _show(opened: Bundle, found: dict[str, dict[str, object]]) -> None:
     )
     at = f", from {answer.threshold}" if answer.threshold is not None else ""
     classes = f" ({', '.join(map(str, answer.classes[:12]))})" if answer.classes else ""
-    console.print(f"answers  {escape(answer.target)}: {answer.task}{escape(classes)}{escape(positive)}{at}")
+    console.print(f"answers  {escape(answer.target)}: {escape(answer.task)}{escape(classes)}{escape(positive)}{at}")
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("field", "type", "values", "missing", "unknown"):
         table.add_column(heading, overflow="fold")
@@ -144,7 +147,7 @@ def _show(opened: Bundle, found: dict[str, dict[str, object]]) -> None:
     console.print(f"versions {escape(', '.join(f'{key} {value}' for key, value in manifest.versions.items()))}")
     console.print(f"serves   {escape(_form(opened))}")
     for name, seen in found.items():
-        console.print(f"trust    {escape(name)} ({seen['format']}): {seen['verdict']}")
+        console.print(f"trust    {escape(name)} ({escape(str(seen['format']))}): {seen['verdict']}")
     for member in manifest.code:
         console.print(f"code     {member}")
     for name, value in _holdings(opened).items():
