@@ -155,6 +155,18 @@ def test_a_file_outside_the_folder_is_not_read(member: object, saved: Path, tmp_
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("kind", ["merge", "text"])
+def test_a_few_lines_of_references_make_no_billions_of_entries(kind: str, tmp_path: Path) -> None:
+    form = "{{<<: [{}]}}" if kind == "merge" else "[{}]"
+    lines = [f"a{n}: &a{n} " + form.format(", ".join([f"*a{n - 1}"] * 10)) for n in range(1, 30)]
+    loader = "x" if kind == "merge" else "*a29"
+    (tmp_path / "MLmodel").write_text(
+        "\n".join(["a0: &a0 {k: 1}", *lines, f"flavors: {{python_function: {{loader_module: {loader}}}}}"])
+    )
+    with pytest.raises((InputError, UnsupportedModel), match=r"cannot be read|only MLflow runs \(loader \)"):
+        reader.open_folder(tmp_path)
+
+
 def test_what_is_missing_is_named(saved: Path, tmp_path: Path) -> None:
     folder = copied(saved, tmp_path / "m")
     next(folder.glob("model.*")).unlink()

@@ -70,7 +70,7 @@ def open_folder(path: Path) -> Inside:
     facts = _mapping(flavours[flavour], path)
     member = next((facts[key] for key in MEMBERS[flavour] if facts.get(key)), None)
     inside = _within(path, member)
-    suffix = SUFFIXES.get(flavour, {}).get(str(facts.get("save_format")), inside.suffix)
+    suffix = SUFFIXES.get(flavour, {}).get(_text(facts.get("save_format")), inside.suffix)
     place = path / "code" / inside.name if facts.get("code") else inside
     return Inside(path.resolve().name + suffix, _read(inside), place, _columns(described.get("signature"), path))
 
@@ -81,9 +81,23 @@ def _described(path: Path) -> Mapping[str, Any]:
     if len(data) > LARGEST:
         raise _damaged(path, "its MLmodel is larger than 1 MiB")
     try:
-        return _mapping(yaml.safe_load(data), path)
+        return _mapping(yaml.load(data, _loader(yaml)), path)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise _damaged(path, "its MLmodel cannot be read") from None
+
+
+def _loader(yaml: Any) -> Any:
+    """Make the safe loader without merge keys, of which a few lines make billions of entries; MLflow writes none."""
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        def flatten_mapping(self, node: object) -> None:
+            """Leave a mapping as it is written."""
+
+    return Loader
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""  # a nest of references may be billions of letters as text
 
 
 def _mapping(value: object, path: Path) -> Mapping[str, Any]:
@@ -124,7 +138,7 @@ def _foreign(path: Path, flavours: Mapping[str, Any]) -> UnsupportedModel:
         )
     loader = _mapping(flavours.get("python_function"), path).get("loader_module")
     return UnsupportedModel(
-        f"{path} holds Python code that only MLflow runs (loader {str(loader)[:100]})",
+        f"{path} holds Python code that only MLflow runs (loader {_text(loader)[:100]})",
         hint="Give ketch.pack the fitted model that is inside, or a function predict(rows).",
     )
 
