@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
-from ketch import bundle, errors, trust
+from ketch import bundle, errors, program, trust
 from ketch.errors import BadSignature, KetchError
 from ketch.pack import Options, compose
+from ketch.schema import Field
 from ketch.trust import keyring, signing
 from tests import hostile, models, test_trust
 
@@ -258,3 +260,11 @@ def test_a_hundred_thousand_flips_are_all_caught_within_a_minute(signed: Signed)
         count += 1
     assert count == FLIPS
     assert time.process_time() - began < SECONDS
+
+
+@pytest.mark.parametrize("wrong", [{"block": 0}, {"block": -8}, {"block": 10**12}, {"rows_at_once": -1}], ids=str)
+def test_a_program_cannot_ask_for_impossible_rows(wrong: dict[str, int]) -> None:
+    fine = program.Graph((program.Number("fee"),), ({"values": "y"},), ("identity",))
+    program.require_sense(fine, [Field("fee", "number")])
+    with pytest.raises(ValueError, match="asks together"):
+        program.require_sense(msgspec.structs.replace(fine, **wrong), [Field("fee", "number")])

@@ -26,6 +26,7 @@ GRAPH_MEMBER: Final = "model.onnx"
 INPUT: Final = "x"
 LARGEST: Final = 1.7976931348623157e308
 LEAST: Final = -math.log(LARGEST)
+MOST_PADDED: Final = 4096  # rows of a block: more would only eat memory
 STEPS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {  # on floats and on arrays alike
     "+": lambda x, by: x + by,
     "-": lambda x, by: x - by,
@@ -177,6 +178,8 @@ def require_sense(program: Program, fields: Sequence[Field]) -> None:
         raise ValueError(f"the link {min(unknown)[:40]!r} is not known")
     if isinstance(program, Linear):
         _require_weights(program)
+    elif not 0 < program.block <= MOST_PADDED or program.rows_at_once < 0:
+        raise ValueError("the rows that it asks together cannot be")
 
 
 def _require_weights(program: Linear) -> None:

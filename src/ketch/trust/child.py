@@ -20,11 +20,14 @@ LIBRARIES = (
     "joblib",
     "lightgbm",
     "numpy",
+    "onnx",
     "onnxruntime",
     "pandas",
     "scikit-learn",
     "scipy",
     "skops",
+    "xgboost",
+    "xgboost-cpu",
 )
 FRAMEWORKS = "ketch.adapters."  # what reads files of a framework's own, one of them through a file
 MEMORY = 8 << 30  # bytes of address space; threads of BLAS reserve much more than they use
