@@ -17,7 +17,8 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, Normalizer, StandardScaler
 
 from ketch import program
-from ketch.compiler import Blocks, Column, NotCompiled
+from ketch.compiler import NotCompiled
+from ketch.compiler.values import Blocks, Column
 from tests.lowered import hold, lowered, named
 
 WORDS = "the cat sat naïve ÉCOLE straße price 10 dollars can't  it's good bad great 北京 тест ok".split(" ")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 
-from ketch.compiler import Build
+from ketch.compiler.build import Build
 from ketch.compiler.texts import count_vectorizer, hashing_vectorizer, tfidf_vectorizer
 from ketch.schema import Field
 from ketch.tokens import Text, require_sense, tokenizer

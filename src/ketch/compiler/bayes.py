@@ -3,7 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from ketch.compiler import Answers, Blocks, Build, NotCompiled, Tensor, X, estimator
+from ketch.compiler import NotCompiled, estimator
+from ketch.compiler.build import Build
+from ketch.compiler.values import Answers, Blocks, Tensor, X
 
 
 def _likely(g: Build, joint: Tensor) -> Answers:

@@ -9,8 +9,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ketch.adapters import adapter_for
-from ketch.compiler import Answers, Blocks, Build, Column, NotCompiled, Tensor, X, estimator
+from ketch.compiler import NotCompiled, estimator
+from ketch.compiler.build import Build
 from ketch.compiler.trees import Tree, ensemble, members_of, noted
+from ketch.compiler.values import Answers, Blocks, Column, Tensor, X
 from ketch.errors import ModelError
 from ketch.schema import Scalar
 

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from ketch import extras
-from ketch.compiler import Answers, Blocks, Build, Column, NotCompiled, Tensor, X, estimator
+from ketch.compiler import NotCompiled, estimator
 from ketch.compiler.boosters import above, rounded, told
+from ketch.compiler.build import Build
 from ketch.compiler.trees import Tree, ensemble
+from ketch.compiler.values import Answers, Blocks, Column, Tensor, X
 
 LOG: Final = frozenset({"Poisson", "Tweedie"})
 MIX, WORD, EMPTY = 0x4906BA494954CB65, 2**64 - 1, 2**64 - 1  # of CatBoost's hash of several values

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from ketch.compiler import Answers, Build, NotCompiled, Tensor, X, estimator
+from ketch.compiler import NotCompiled, estimator
+from ketch.compiler.build import Build
+from ketch.compiler.values import Answers, Tensor, X
 
 Way = list[tuple[int, float]]  # forks, and on which side of each: 1 for left, -1 for right
 

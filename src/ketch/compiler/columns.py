@@ -5,7 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from ketch import extras
-from ketch.compiler import Answers, Blocks, Build, Column, NotCompiled, Tensor, X, estimator, inverse, transformer
+from ketch.compiler import NotCompiled, estimator, inverse, transformer
+from ketch.compiler.build import Build
+from ketch.compiler.values import Answers, Blocks, Column, Tensor, X
 from ketch.schema import plain
 
 

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from ketch import extras
-from ketch.compiler import Build, NotCompiled, Pieces, Tensor, X, inverse, transformer
+from ketch.compiler import NotCompiled, inverse, transformer
+from ketch.compiler.build import Build
+from ketch.compiler.values import Pieces, Tensor, X
 
 TINY: Final = 2.220446049250313e-16
 NEAR: Final = 1e-7  # how close to its ends a quantile counts as an end

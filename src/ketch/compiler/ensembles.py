@@ -4,7 +4,9 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from ketch.compiler import Answers, Blocks, Build, NotCompiled, Tensor, Trees, X, estimator, transformer
+from ketch.compiler import NotCompiled, estimator, transformer
+from ketch.compiler.build import Build
+from ketch.compiler.values import Answers, Blocks, Tensor, Trees, X
 
 
 def _asked(g: Build, tensor: Tensor | None, what: str) -> Tensor:

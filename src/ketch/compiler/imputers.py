@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ketch.compiler import Blocks, Build, Column, NotCompiled, Tensor, X, transformer
+from ketch.compiler import NotCompiled, transformer
+from ketch.compiler.build import Build
+from ketch.compiler.values import Blocks, Column, Tensor, X
 
 
 @transformer("SimpleImputer")

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ketch.compiler import BLOCK, Answers, Build, NotCompiled, Tensor, X, estimator
+from ketch.compiler import NotCompiled, estimator
+from ketch.compiler.build import BLOCK, Build
+from ketch.compiler.values import Answers, Tensor, X
 
 
 @dataclass(frozen=True)

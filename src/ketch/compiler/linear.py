@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from ketch.compiler import Answers, Blocks, Build, NotCompiled, Tensor, X, estimator
+from ketch.compiler import NotCompiled, estimator
+from ketch.compiler.build import Build
+from ketch.compiler.values import Answers, Blocks, Tensor, X
 
 
 def _sums(g: Build, model: Any, x: X) -> Tensor:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
-from ketch.compiler import Answers, Build, NotCompiled, Tensor, X, estimator
+from ketch.compiler import NotCompiled, estimator
+from ketch.compiler.build import Build
+from ketch.compiler.values import Answers, Tensor, X
 
 LARGEST: Final = 1.7976931348623157e308
 Step = Callable[[Any], Any]

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from ketch.compiler import BLOCK, Answers, Build, NotCompiled, Tensor, X, estimator
+from ketch.compiler import NotCompiled, estimator
+from ketch.compiler.build import BLOCK, Build
+from ketch.compiler.values import Answers, Tensor, X
 
 CURVES = {"relu": "Relu", "tanh": "Tanh", "logistic": "Sigmoid"}
 

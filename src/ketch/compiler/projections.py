@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ketch.compiler import Build, NotCompiled, Tensor, Trees, X, transformer
+from ketch.compiler import NotCompiled, transformer
+from ketch.compiler.build import Build
+from ketch.compiler.values import Tensor, Trees, X
 from ketch.program import LARGEST
 
 # ---- one multiplication ----------------------------------------------------------------------------

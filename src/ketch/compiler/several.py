@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from ketch.compiler import Answers, Build, NotCompiled, Tensor, X, estimator
+from ketch.compiler import NotCompiled, estimator
+from ketch.compiler.build import Build
+from ketch.compiler.values import Answers, Tensor, X
 
 
 def _values(answers: Answers) -> Tensor:

@@ -4,7 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from ketch import extras
-from ketch.compiler import Blocks, Build, Column, NotCompiled, Tensor, X, transformer
+from ketch.compiler import NotCompiled, transformer
+from ketch.compiler.build import Build
+from ketch.compiler.values import Blocks, Column, Tensor, X
 from ketch.errors import NotInstalled
 from ketch.program import Text
 

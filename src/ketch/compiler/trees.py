@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ketch import extras
-from ketch.compiler import LARGEST_FLOAT32, Answers, Blocks, Build, NotCompiled, Tensor, Trees, X, estimator
+from ketch.compiler import NotCompiled, estimator
+from ketch.compiler.build import Build
+from ketch.compiler.values import LARGEST_FLOAT32, Answers, Blocks, Tensor, Trees, X
 
 LESS_OR_EQUAL, LESS, MEMBER = 0, 1, 6  # how a node of ONNX's TreeEnsemble compares
 SUM = 1

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ketch.compiler import Answers, Build, NotCompiled, Tensor, X, estimator, transformer
+from ketch.compiler import NotCompiled, estimator, transformer
+from ketch.compiler.build import Build
+from ketch.compiler.values import Answers, Tensor, X
 
 SEARCHES = ("GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV")
 
