@@ -1,5 +1,6 @@
 """Hostile files by the hundred: none runs anything, each is refused in words; and a signed bundle bears no flip."""
 
+import io
 import json
 import os
 import pickle
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ import pytest
 from sklearn.tree import DecisionTreeClassifier
 
 from ketch import bundle, errors, program, trust
-from ketch.errors import BadSignature, KetchError
+from ketch.errors import BadSignature, CorruptBundle, KetchError
 from ketch.pack import Options, compose
 from ketch.schema import Field
 from ketch.trust import keyring, signing
@@ -268,3 +270,20 @@ def test_a_program_cannot_ask_for_impossible_rows(wrong: dict[str, int]) -> None
     program.require_sense(fine, [Field("fee", "number")])
     with pytest.raises(ValueError, match="asks together"):
         program.require_sense(msgspec.structs.replace(fine, **wrong), [Field("fee", "number")])
+
+
+@pytest.mark.parametrize("member", ["manifest.json", "contract.json", "golden.json", "profile.json"])
+def test_a_description_cannot_fill_the_memory(member: str) -> None:
+    good = Path(__file__).with_name("formats") / "1" / "first-light-linear.ketch"
+    with zipfile.ZipFile(good) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members[member] += b" " * bundle.MOST_JSON  # which any reader of JSON takes
+    sums = {name: bundle.identity(data) for name, data in members.items() if name != "manifest.json"}
+    if member != "manifest.json":
+        members["manifest.json"] = json.dumps({**json.loads(members["manifest.json"]), "members": sums}).encode()
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    with pytest.raises(CorruptBundle, match="more than 64 MiB"):
+        bundle.read(made.getvalue(), "big")

@@ -26,6 +26,7 @@ SUFFIX: Final = ".ketch"
 MOST_BYTES: Final = 8 * 2**30  # unpacked; more is a zip bomb or no tabular model
 ROOMY: Final = 512 * 2**20  # bytes that any bundle may unpack to; beyond that it is a matter of proportion
 RATIO: Final = 200
+MOST_JSON: Final = 64 * 2**20  # bytes of one description: as objects it takes twenty times as much memory
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 MEMBER: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]*(/[a-zA-Z0-9_][a-zA-Z0-9_.-]*)*", re.ASCII)
 
@@ -195,6 +196,8 @@ class _Fields(msgspec.Struct):
 
 
 def _as(kind: type[T], data: bytes, name: str) -> T:
+    if len(data) > MOST_JSON:
+        raise _corrupt(name, f"one of its descriptions has more than {MOST_JSON >> 20} MiB")
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
