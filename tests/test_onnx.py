@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from ketch import bundle
+from ketch import bundle, trust
 from ketch.adapters import onnx as adapter
-from ketch.errors import KetchError, NotAModel, UnsupportedModel
+from ketch.errors import KetchError, NotAModel, TrustError, UnsupportedModel
 from ketch.pack import Options, compose, read_table
 from ketch.predict import Predictor, load
 from ketch.testing import AdapterContract, Row
@@ -360,3 +361,16 @@ def test_a_bundle_of_a_graph_opens_again(tmp_path: Path) -> None:
     assert "onnxruntime" in versions
     assert "scikit-learn" not in versions
     assert compose(str(GRAPHS / "columns.onnx"), None, Options(target="churn"), home=tmp_path / "home") == packed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there memory is limited for sure")
+def test_a_small_graph_that_wants_all_memory_is_refused_in_the_child(tmp_path: Path) -> None:
+    zeros = helper.make_node(
+        "ConstantOfShape", ["s"], ["c"], value=helper.make_tensor("v", TensorProto.DOUBLE, [1], [0.0])
+    )
+    nodes = [zeros, helper.make_node("ReduceSum", ["c"], ["r"], keepdims=0), helper.make_node("Add", ["x", "r"], ["y"])]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.DOUBLE, [None, 2]) for name in "xy")
+    graph = helper.make_graph(nodes, "g", [x], [y], [helper.make_tensor("s", TensorProto.INT64, [1], [3 * 10**9])])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    with pytest.raises(TrustError, match="more memory than a file of its size"):
+        trust.try_first(made.SerializeToString(), home=tmp_path, name="m.onnx", loader="ketch.adapters.onnx")

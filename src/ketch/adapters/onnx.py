@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
 
-from ketch import extras
+from ketch import extras, trust
 from ketch.adapters import Input, Inputs, Knowledge, Raw, not_a_model, sibling
 from ketch.errors import UnsupportedModel
 from ketch.schema import Columns, Field, Type
@@ -304,7 +304,12 @@ def _probe(model: Model, label: str, values: str) -> tuple[list[Any], list[list[
         answers = [
             _ask(model, {each.name: [_plain(each.type, value)] for each in columns}, columns, 1) for value in PROBES
         ]
-    except Exception:  # whatever ONNX Runtime raises
+    except Exception as error:  # whatever ONNX Runtime raises
+        if trust.sibling("child").OUT_OF_MEMORY.search(str(error)):
+            raise UnsupportedModel(
+                "The ONNX file takes more memory than there is, out of memory for one row",
+                hint="Export a smaller model.",
+            ) from None
         return None
     labels = [_row(answer[label][0])[0] for answer in answers] if label else []
     return labels, [_row(answer[values][0]) for answer in answers] if values else []

@@ -8,6 +8,7 @@ import importlib.resources
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from types import ModuleType
@@ -36,6 +37,7 @@ SECONDS = 60.0
 SECONDS_PER_GIB = 120.0
 KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+OUT_OF_MEMORY = re.compile(r"(?i)bad_?alloc|allocate memory|out of memory")  # as libraries in C++ say it
 # -I leaves out the caller's paths, so they come in the first line, before anything of ours is imported.
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.stdin.buffer.readline()); "
@@ -120,8 +122,9 @@ def main() -> None:
         fault = str(error)
     except MemoryError:
         fault = "opening it takes more memory than a file of its size should"
-    except Exception:  # noqa: S110 - it cannot be opened here, and the caller will find out why
-        pass
+    except Exception as error:  # it cannot be opened here, and the caller will find out why
+        if OUT_OF_MEMORY.search(str(error)):  # the caller has no limit, and would take it all
+            fault = "opening it takes more memory than a file of its size should"
     sys.stdout.write("\n" + json.dumps({"fault": fault}) + "\n")
     sys.stdout.flush()
     os._exit(0)
