@@ -184,18 +184,19 @@ print(hashlib.sha256(made.data).hexdigest(), hashlib.sha256(again.data).hexdiges
 """
 
 
+@pytest.mark.parametrize("make", [linear, forest], ids=["linear", "forest"])
 def test_the_same_model_packs_to_the_same_bytes_whatever_the_hash_seed(
-    packed: tuple[str, Any, Packed, Path], customers: pd.DataFrame, tmp_path: Path
+    make: Callable[..., Any], customers: pd.DataFrame, tmp_path: Path
 ) -> None:
     import joblib
 
-    joblib.dump(packed[1], tmp_path / "model.joblib")
+    joblib.dump(make(customers.drop(columns="churn"), customers.churn), tmp_path / "model.joblib")
     customers.to_csv(tmp_path / "rows.csv", index=False)
     command = [sys.executable, "-c", SEEDED, "model.joblib", "rows.csv", "home"]
     found = {
         subprocess.run(
             command, capture_output=True, text=True, check=True, cwd=tmp_path, env={"PYTHONHASHSEED": seed, "PATH": ""}
         ).stdout
-        for seed in ("0", "1", "4242")
+        for seed in ("0", "4242")
     }
     assert len(found) == 1
