@@ -88,7 +88,9 @@ save("words_plain", LogisticRegression().fit(numbers, words))
 save("doubles", LogisticRegression().fit(numbers.astype(float), churn), [("X", DoubleTensorType([None, 2]))])
 save("forest", RandomForestClassifier(5, max_depth=3, random_state=0).fit(numbers, species))
 save("boosted", HistGradientBoostingClassifier(max_iter=5).fit(numbers, churn))
-save("network", make_pipeline(StandardScaler(), MLPClassifier((16,), max_iter=50, random_state=0)).fit(numbers, species))
+save(
+    "network", make_pipeline(StandardScaler(), MLPClassifier((16,), max_iter=50, random_state=0)).fit(numbers, species)
+)
 save("neighbours", KNeighborsClassifier(3).fit(numbers[:30], species[:30]))
 both = [("a", LogisticRegression()), ("b", RandomForestClassifier(3, max_depth=2, random_state=0))]
 save("voting", VotingClassifier(both, voting="soft", flatten_transform=False).fit(numbers, words))

@@ -14,18 +14,14 @@ from typing import Any
 
 def limit(memory: int) -> None:
     """Take away what opening a model does not need; on Windows only its caller's time limit holds."""
-    try:
+    if sys.platform != "win32":
         import resource
-    except ImportError:
-        return
-    kinds = (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 1 << 20),
-    )  # older joblib tries out where it may write
-    for kind, most in kinds:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(kind, (most, most))
+
+        # older joblib tries out where it may write
+        kinds = ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 1 << 20))
+        for kind, most in kinds:
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(kind, (most, most))
 
 
 def opened(path: str, allowed: Any) -> Any:
