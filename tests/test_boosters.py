@@ -32,6 +32,8 @@ from ketch.schema import Field
 from ketch.testing import AdapterContract, Row
 from tests import models
 
+pytestmark = pytest.mark.packing  # long in all
+
 CATEGORIES = ["two years", "month", "year"]  # not in the order of the alphabet: the order of training counts
 DATA = Path(__file__).parent
 

@@ -258,6 +258,7 @@ def drawn() -> dict[str, bytes]:
     return card.write(card.Facts(manifest, (Field("fee", "number"),), profile, measured))
 
 
+@pytest.mark.packing
 def test_the_same_bytes_in_any_process() -> None:
     said = set()
     for seed in ("1", "2"):

@@ -98,6 +98,7 @@ def test_a_text_beside_other_columns() -> None:
     hold(made, table[:40])
 
 
+@pytest.mark.packing
 def test_a_wide_vocabulary_is_kept_small() -> None:
     made = made_of(make_pipeline(HashingVectorizer(n_features=2**20), LogisticRegression()), THREE)
     assert len(made.files[program.MEMBER]) < 10_000

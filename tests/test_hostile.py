@@ -27,6 +27,8 @@ from ketch.schema import Field
 from ketch.trust import keyring, signing
 from tests import hostile, models, test_trust
 
+pytestmark = pytest.mark.packing  # long in all
+
 PROGRAM = Path(__file__).parent / "programs" / "hostile.py"
 WHEN = "2026-11-21T08:00:00+00:00"
 ENOUGH = 500

@@ -23,6 +23,8 @@ from ketch.pack import Options, Packed, compose
 from ketch.predict import load
 from tests import models
 
+pytestmark = pytest.mark.packing  # long in all
+
 GRAPHS = Path(__file__).parent / "graphs"
 TABLE = models.table()
 

@@ -145,10 +145,15 @@ def pack(  # noqa: PLR0913 (what a person may say, each by its name)
     return Packed(packed.data, packed.name, packed.notes, written)
 
 
+Opened = tuple[list[Source], list[object], Captured]
+
+
 def compose(model: object, table: Columns | None, options: Options, *, home: Path) -> Packed:
     """Compose a bundle; nothing but approvals and caches is written."""
-    with rescue.Case(wanted=options.rescue, home=home, environ=os.environ) as case, _one_thread():
-        return _composed(model, table, options, home, case)
+    with rescue.Case(wanted=options.rescue, home=home, environ=os.environ) as case:
+        opened = _open(model, home, case)
+        with _one_thread():
+            return _composed(opened, table, options, home, case)
 
 
 def _one_thread() -> AbstractContextManager[object]:
@@ -160,8 +165,8 @@ def _one_thread() -> AbstractContextManager[object]:
     return limits
 
 
-def _composed(model: object, table: Columns | None, options: Options, home: Path, case: rescue.Case) -> Packed:
-    sources, parts, carried = _open(model, home, case)
+def _composed(opened: Opened, table: Columns | None, options: Options, home: Path, case: rescue.Case) -> Packed:
+    sources, parts, carried = opened
     case.require_old()
     notes = [*case.notes(), *_named_beside(carried)]
     safer = [] if code.runs(_parts(sources), carried.files) else _as_skops(sources, parts, home)  # before n_jobs is set
@@ -259,7 +264,7 @@ def _member(place: int, source: Source) -> str:
 # ---- opening what was given ------------------------------------------------------------------------
 
 
-def _open(model: object, home: Path, case: rescue.Case) -> tuple[list[Source], list[object], Captured]:
+def _open(model: object, home: Path, case: rescue.Case) -> Opened:
     paths = _as_paths(model)
     sources, carried = read_files(paths) if paths else _given(model, home)
     given = _parts(sources)

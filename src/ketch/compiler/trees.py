@@ -63,7 +63,7 @@ def _table(
     members: list[float] = []
     nodes = leaves = 0
     for tree, target, worth in zip(trees, targets, worths, strict=True):
-        tree = _grown(np, tree)
+        tree = _without_empty(np, _grown(np, tree))
         worth = np.repeat(worth[:1], len(tree.left)) if len(worth) < len(tree.left) else worth
         leaf = tree.left < 0
         places = np.where(leaf, leaves + np.cumsum(leaf) - 1, nodes + np.cumsum(~leaf) - 1)
@@ -118,6 +118,19 @@ def _grown(np: Any, tree: Tree) -> Tree:
         np.zeros(3, dtype=bool),
         np.repeat(tree.worth[:1], 3, axis=0),
     )
+
+
+def _without_empty(np: Any, tree: Tree) -> Tree:
+    """Part by a number that is below all others where a set of categories is empty, which ONNX Runtime does not open.
+
+    Only a missing value goes left there.
+    """
+    empty = [node for node, members in (tree.members or {}).items() if not members]
+    if not empty:
+        return tree
+    threshold = tree.threshold.copy()
+    threshold[empty] = -np.inf
+    return replace(tree, threshold=threshold, members={k: v for k, v in (tree.members or {}).items() if v})
 
 
 def _modes(np: Any, tree: Tree, inner: Any) -> Any:
