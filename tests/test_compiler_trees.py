@@ -1,6 +1,7 @@
 """Trees answer alike on both sides of every threshold, to the last bit."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,3 +69,13 @@ def test_numbers(model: object) -> None:
 
 def test_outliers() -> None:
     hold(lowered(IsolationForest(n_estimators=20, random_state=0), IRIS), rows(IRIS))
+
+
+def test_categories_of_which_only_a_missing_one_goes_left() -> None:
+    table = pd.DataFrame({"kind": np.tile([0.0, 1.0, np.nan], 50), "size": np.arange(150.0)})
+    target = np.where(table["kind"].isna() ^ (table["size"] % 20 == 0), "yes", "no")
+    model = HistGradientBoostingClassifier(categorical_features=["kind"], max_iter=5).fit(table, target)
+    first = model._predictors[0][0]
+    assert first.nodes["missing_go_to_left"][0]
+    assert not first.raw_left_cat_bitsets[0].any(), "no set is empty, so the test shows nothing"
+    hold(lowered(model, table, target), table)

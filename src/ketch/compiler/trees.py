@@ -128,9 +128,10 @@ def _without_empty(np: Any, tree: Tree) -> Tree:
     empty = [node for node, members in (tree.members or {}).items() if not members]
     if not empty:
         return tree
+    kept = {node: members for node, members in (tree.members or {}).items() if members}
     threshold = tree.threshold.copy()
     threshold[empty] = -np.inf
-    return replace(tree, threshold=threshold, members={k: v for k, v in (tree.members or {}).items() if v})
+    return replace(tree, threshold=threshold, members=kept)
 
 
 def _modes(np: Any, tree: Tree, inner: Any) -> Any:
