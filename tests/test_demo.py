@@ -129,12 +129,11 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Told:
 
     What is left to tell then takes a fraction of a second: on a busy machine it may be over before it is stopped.
     """
-    tries = (told_until_stopped(tmp_path_factory.mktemp("interrupted")) for _ in range(5))
-    told = next(tries)
-    for told in tries if told.code == 0 else ():
-        if told.code:
+    for _ in range(5):
+        found = told_until_stopped(tmp_path_factory.mktemp("interrupted"))
+        if found.code:
             break
-    return told
+    return found
 
 
 def told_until_stopped(root: Path) -> Told:
