@@ -31,6 +31,15 @@ ROWS = [{"months": float(place), "fee": 20.0 + place % 7} for place in range(40)
 JOBLIB: Any = joblib
 
 
+SEARCHED = """
+import warnings
+from ketch.code.secrets import search
+
+list(search({"features.py": "x = 1"}))
+warnings.warn("of the user's own")
+"""
+
+
 def write(folder: Path, **files: str) -> Path:
     """Write modules: `features="…"` is features.py, `pkg__sub` is pkg/sub.py."""
     for name, text in files.items():
@@ -902,3 +911,8 @@ def test_a_python_file_without_a_function_is_refused(
     assert done.returncode == 1
     assert re.search(match, done.stderr), done.stderr
     assert len(done.stderr.splitlines()) <= 4
+
+
+def test_the_search_for_secrets_leaves_warnings_to_be_seen(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", SEARCHED], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "UserWarning: of the user's own" in done.stderr

@@ -1,8 +1,10 @@
 """Searches code for secrets before it is written into a bundle; a secret found is never shown."""
 
 import ast
+import logging
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -45,7 +47,7 @@ def search(texts: Mapping[str, str]) -> Iterator[tuple[str, int, str]]:
 
 
 def _scan(text: str, plugins: Sequence[str], filters: Sequence[str]) -> list[tuple[int, str]]:
-    scan, settings = extras.load("detect_secrets.core.scan"), extras.load("detect_secrets.settings")
+    scan, settings = _library()
     chosen = {
         "plugins_used": [{"name": name} for name in plugins],
         "filters_used": [{"path": f"detect_secrets.filters.{name}"} for name in filters],
@@ -54,6 +56,14 @@ def _scan(text: str, plugins: Sequence[str], filters: Sequence[str]) -> list[tup
         file = Path(folder, "code.py")
         file.write_text(text, "utf-8", errors="replace")
         return [(secret.line_number, secret.type) for secret in scan.scan_file(str(file))]
+
+
+def _library() -> tuple[Any, Any]:
+    shown = warnings.showwarning
+    loaded = extras.load("detect_secrets.core.scan"), extras.load("detect_secrets.settings")
+    if warnings.showwarning is not shown:
+        logging.captureWarnings(False)  # it makes log records of everybody's warnings, and then nobody sees them
+    return loaded
 
 
 def _newer(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
