@@ -64,6 +64,13 @@ def test_a_dict_gives_a_dict_a_list_a_list_and_a_frame_a_frame(frame_model: Pred
     assert list(opened(models.forest()).predict(table()[:0]).columns)[1] == "prediction_probabilities.setosa"
 
 
+@pytest.mark.parametrize("given", [5, None, "churn", [[1.0, 2.0]], np.zeros((2, 3)), [None]], ids=str)
+def test_what_is_no_row_is_named(frame_model: Predictor, given: object) -> None:
+    with pytest.raises(InputError, match="A row cannot be of type") as caught:
+        frame_model.predict(given)
+    assert "dict" in caught.value.hint
+
+
 def test_what_numpy_and_pandas_hold_is_taken_for_what_it_is(frame_model: Predictor) -> None:
     row = rows()[0]
     wanted = frame_model.predict(row)

@@ -7,7 +7,7 @@ import importlib
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -178,11 +178,12 @@ class Predictor:
 
         Raises:
             RequestError: as the service would answer.
+            InputError: these are no rows.
         """
         if hasattr(rows, "to_dict") and hasattr(rows, "index"):
             return self._predict_frame(rows)
         single = isinstance(rows, Mapping)
-        listed = [{name: _none(value) for name, value in row.items()} for row in ([rows] if single else rows)]
+        listed = [{name: _none(value) for name, value in row.items()} for row in ([rows] if single else _rows(rows))]
         if not listed:
             return []
         results = self.run(self.check(Table(codec.columns_of(listed), len(listed), single)))
@@ -233,6 +234,17 @@ class Predictor:
             f"{self.name} does not give its golden answers here ({reason})",
             hint=f"Serve it where {_made_with(self.bundle)} is installed, or pack the model again here.",
         )
+
+
+def _rows(given: Any) -> list[Mapping[str, Any]]:
+    found = list(given) if isinstance(given, Iterable) else [given]
+    for each in found:
+        if not isinstance(each, Mapping):
+            raise InputError(
+                f"A row cannot be of type {type(each).__name__}",
+                hint="Give a dict from fields to values, a list of them, or a DataFrame.",
+            )
+    return found
 
 
 def _not_answerable(error: Exception) -> NotAnswerable:
