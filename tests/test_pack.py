@@ -1,6 +1,7 @@
 """The one composer of a bundle: what it takes, what it concludes, and what it must not keep."""
 
 import copy
+import importlib
 import json
 import os
 import pickle
@@ -17,9 +18,11 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.tree import DecisionTreeRegressor
 
 import ketch
-from ketch import bundle
+from ketch import bundle, compiler
+from ketch.compiler.values import Answers
 from ketch.errors import ContractError, InputError, ModelError, NotAModel, UsageError
 from ketch.pack import Options, Packed, compose, pack, read_table
 from ketch.schema import Answer, Field
@@ -206,6 +209,8 @@ def test_the_positive_class_is_told_known_asked_or_noted() -> None:
         ("boosted", {"threshold": 0.0}, "decides nothing"),
         ("boosted", {"threshold": 1.0}, "decides nothing"),
         ("boosted", {"threshold": float("nan")}, "decides nothing"),
+        ("boosted", {"tolerance": -1.0}, "allows nothing"),
+        ("boosted", {"tolerance": float("nan")}, "allows nothing"),
         ("boosted", {"name": "No Name"}, "cannot name a bundle"),
         ("boosted", {"name": "a" * 65}, "cannot name a bundle"),
         ("boosted", {"name": "../x"}, "cannot name a bundle"),
@@ -427,3 +432,15 @@ def test_pack_writes_the_bundle_and_warns(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_rows_that_are_used_here_exist() -> None:
     assert len(rows()) == len(table()) == 160
+
+
+def test_a_program_that_does_not_open_leaves_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lower(g: Any, model: object, x: Any) -> Answers:
+        return Answers(values=g.node("NoSuchOperation", g.tensor(x), width=1))
+
+    importlib.import_module("ketch.compiler.trees")  # which registers its own, and only once
+    monkeypatch.setitem(compiler.ESTIMATORS, ("sklearn", "DecisionTreeRegressor"), lower)
+    model = DecisionTreeRegressor(max_depth=2).fit(pd.DataFrame({"a": [1.0, 2.0, 3.0]}), [1.0, 2.0, 3.0])
+    made = read(packed(model)).manifest
+    assert made.serves == "original"
+    assert "does not open" in made.parity.reason

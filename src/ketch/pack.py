@@ -26,6 +26,7 @@ from ketch.code import Captured
 from ketch.compiler.parity import Trial, examine
 from ketch.errors import (
     ContractError,
+    CorruptBundle,
     InputError,
     KetchWarning,
     ModelError,
@@ -150,6 +151,8 @@ Opened = tuple[list[Source], list[object], Captured]
 
 def compose(model: object, table: Columns | None, options: Options, *, home: Path) -> Packed:
     """Compose a bundle; nothing but approvals and caches is written."""
+    if not options.tolerance >= 0:
+        raise UsageError(f"A tolerance of {options.tolerance:g} allows nothing", hint="Give 0 or more, such as 1e-6.")
     with rescue.Case(wanted=options.rescue, home=home, environ=os.environ) as case:
         opened = _open(model, home, case)
         with _one_thread():
@@ -237,6 +240,8 @@ def _compiled(adapter: Adapter, model: object, trial: Trial) -> tuple[dict[str, 
         return made.files, examine(trial, candidate, made.thresholds)
     except (compiler.NotCompiled, NotInstalled) as reason:
         return {}, Parity(reason=str(reason))
+    except CorruptBundle as fault:  # the compiler's fault, for which nobody's model should be refused
+        return {}, Parity(reason=f"its program does not open ({fault})")
 
 
 def _captured(
