@@ -99,7 +99,7 @@ def _holdings(opened: Bundle) -> dict[str, object]:
         "profile": f"distribution of {len(opened.profile)} columns" if opened.profile else "none",
     }
     if plots := [name for name in opened.files if name.startswith(FOLDER)]:
-        found["model card"] = f"figures and {len(plots)} plots, sums over rows"
+        found["model card"] = f"figures and {len(plots)} plot{'s' if len(plots) > 1 else ''}, sums over rows"
     if given := [name for name in opened.files if name.startswith(GIVEN)]:
         found["as given"] = f"{', '.join(sorted(given))}, never opened"
     return found

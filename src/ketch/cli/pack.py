@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ketch import bundle
-from ketch.cli import note, options, settle, settle_trust, trust_option
+from ketch.cli import note, options, settle, settle_trust, trust_option, visible
 from ketch.code import VALUE
 from ketch.pack import TOLERANCE, Options, compose, read_bytes, read_card, read_figures, read_table
 from ketch.schema import Scalar
@@ -36,7 +36,10 @@ from ketch.schema.amend import parse
 def pack_command(
     models: tuple[str, ...], data: str | None, contract: str | None, output: str | None, **rest: Any
 ) -> None:
-    """Make a bundle from MODEL: one pickle or joblib file, or two that belong together (dv.bin model.bin)."""
+    """Make a bundle from MODEL: the file that a model was saved to, or two that belong together (dv.bin model.bin).
+
+    Files of pickle, joblib, skops, ONNX, XGBoost, LightGBM and CatBoost, MLflow folders, and predict(rows) in Python.
+    """
     home = settle(rest).home
     settle_trust(models, rest.pop("trust"), home)
     amendments = parse(read_bytes(Path(contract)), contract) if contract else {}
@@ -66,9 +69,12 @@ def _tell(path: Path, data: bytes) -> None:
     fields, answer = opened.contract.fields, opened.contract.answer
     kinds = [each.type for each in fields]
     counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-    click.echo(f"{path}: {answer.target} ({answer.task}) from {len(fields)} fields: {counted}")
+    fields_are = f"{len(fields)} field{'' if len(fields) == 1 else 's'}"
+    click.echo(f"{path}: {answer.target} ({answer.task}) from {fields_are}: {counted}")
     for member in opened.manifest.code:
         click.echo(f"  carries {member}")
     if any(each.format == VALUE for each in opened.manifest.originals):
         click.echo("  carries code by value, for this version of Python only")
+    if why := opened.manifest.parity.reason:
+        click.echo(visible(f"  serves its original form, since {why}"))
     click.echo(f"Serve it with: ketch serve {path}")

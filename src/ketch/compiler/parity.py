@@ -74,7 +74,7 @@ def _compared(
         for row, (one, other) in enumerate(zip(wanted, found, strict=True)):
             difference = _difference(trial, one, other)
             if not difference <= trial.tolerance:
-                raise NotCompiled(_told(one, other, difference))
+                raise NotCompiled(_told(one, other, difference, trial.tolerance))
             worst = max(worst, difference)
             if one is not None and len(answered) < TIMED:
                 answered.append({name: values[row] for name, values in columns.items()})
@@ -82,14 +82,14 @@ def _compared(
     return Parity(seen, worst), answered
 
 
-def _told(one: Raw | None, other: Raw | None, difference: float) -> str:
+def _told(one: Raw | None, other: Raw | None, difference: float, tolerance: float) -> str:
     if one is None or other is None:
         return (
             f"it {'answers' if one is None else 'refuses'} what the original {'refuses' if one is None else 'answers'}"
         )
     if math.isinf(difference):
         return "its label differs from the original's"
-    return f"its answer differs by {difference:.2g}"
+    return f"its answer differs by {difference:.2g}, of {tolerance:g} allowed"
 
 
 # ---- rows ------------------------------------------------------------------------------------------
