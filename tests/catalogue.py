@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import sklearn
+from sklearn.experimental import enable_halving_search_cv, enable_iterative_imputer  # noqa: F401 (they are listed then)
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import all_estimators
