@@ -145,6 +145,7 @@ def told_until_stopped(root: Path) -> Told:
         stderr=subprocess.PIPE,
         encoding="utf-8",
         bufsize=1,
+        preexec_fn=None if os.name == "nt" else heed_interrupts,
     ) as process:
         assert process.stdout is not None
         lines: list[str] = []
@@ -155,6 +156,11 @@ def told_until_stopped(root: Path) -> Told:
                 break
         out, err = process.communicate(timeout=60)
     return Told(process.returncode, "".join(lines) + out, err, root / "kept", root / "home")
+
+
+def heed_interrupts() -> None:
+    """Undo what a shell does to what it runs in the background, or Ctrl+C would be ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def commands(out: str) -> list[str]:
