@@ -7,15 +7,21 @@ KetchError                      500  error
     Forbidden                   403  forbidden              the key does not open this
     HostNotAllowed              403  host-not-allowed       a name this server does not answer to
     NoSuchRoute                 404  no-such-route
+    NoSuchModel                 404  no-such-model          no model of that name or version is served here
     MethodNotAllowed            405  method-not-allowed
     NotAcceptable               406  not-acceptable         no way to write the answer as asked
+    SlowRequest                 408  slow-request           it took too long to arrive
     BodyTooLarge                413  body-too-large
     TooManyRows                 413  too-many-rows
     UnsupportedMediaType        415  unsupported-media-type
     RowsRefused                 422  rows-refused           columns -> checked columns
     NotAnswerable               422  not-answerable         the model's answer is not a number
+    TooManyRequests             429  rate-limited           the caller's own share is used up
     HeadersTooLarge             431  headers-too-large
-  NotReady                      503  not-ready              the model does not give its golden answers
+  NotNow                        503  not-now                ask again: nothing was done
+    NotReady                    503  not-ready              the model does not give its golden answers
+    Busy                        503  busy                   more is waiting than can be answered in time
+    DeadlinePassed              504  deadline-passed        the model took longer than a request may
   UsageError                    400  usage                  a person asked for something that cannot be done
     SettingError                400  setting                a flag, variable or settings file
     InputError                  400  input                  a table or file given to a verb
@@ -47,6 +53,8 @@ class KetchError(Exception):
 
     status = 500
     code = "error"
+
+    retry_after = 0.0  # seconds after which asking again may help; 0 where it does not
 
     def __init__(self, message: str, *, hint: str = "", errors: Sequence[dict[str, object]] = ()) -> None:
         super().__init__(message)
@@ -100,6 +108,13 @@ class NoSuchRoute(RequestError):
     code = "no-such-route"
 
 
+class NoSuchModel(RequestError):
+    """No model of that name, or no such version of it, is served here."""
+
+    status = 404
+    code = "no-such-model"
+
+
 class MethodNotAllowed(RequestError):
     """The path exists, for other methods."""
 
@@ -112,6 +127,13 @@ class NotAcceptable(RequestError):
 
     status = 406
     code = "not-acceptable"
+
+
+class SlowRequest(RequestError):
+    """The request took longer to arrive than this server waits."""
+
+    status = 408
+    code = "slow-request"
 
 
 class BodyTooLarge(RequestError):
@@ -149,6 +171,19 @@ class NotAnswerable(RequestError):
     code = "not-answerable"
 
 
+class TooManyRequests(RequestError):
+    """The caller has asked more often than its share allows."""
+
+    status = 429
+    code = "rate-limited"
+
+    def __init__(
+        self, message: str, *, hint: str = "", errors: Sequence[dict[str, object]] = (), retry_after: float = 1.0
+    ) -> None:
+        super().__init__(message, hint=hint, errors=errors)
+        self.retry_after = retry_after
+
+
 class HeadersTooLarge(RequestError):
     """The headers have more bytes than this server reads."""
 
@@ -156,11 +191,31 @@ class HeadersTooLarge(RequestError):
     code = "headers-too-large"
 
 
-class NotReady(KetchError):
-    """The model does not give the answers it must give."""
+class NotNow(KetchError):
+    """The service cannot answer at this moment; nothing was done, so asking again is safe."""
 
     status = 503
+    code = "not-now"
+    retry_after = 1.0
+
+
+class NotReady(NotNow):
+    """The model does not give the answers it must give."""
+
     code = "not-ready"
+
+
+class Busy(NotNow):
+    """More questions are waiting than can be answered in time."""
+
+    code = "busy"
+
+
+class DeadlinePassed(NotNow):
+    """The model took longer over this request than a request may take."""
+
+    status = 504
+    code = "deadline-passed"
 
 
 class UsageError(KetchError):
