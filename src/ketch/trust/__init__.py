@@ -8,6 +8,8 @@ import importlib.resources
 import json
 import os
 import re
+import stat
+import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -18,9 +20,11 @@ from types import ModuleType
 from ketch.errors import BadSignature, KetchError, NotAModel, SettingError, TrustError, UnsupportedModel
 
 SIBLINGS = {
+    "alone": "ketch.trust.alone",
     "arguments": "ketch.trust.arguments",
     "arrays": "ketch.trust.arrays",
     "boosters": "ketch.trust.boosters",
+    "calling": "ketch.trust.calling",
     "child": "ketch.trust.child",
     "graphs": "ketch.trust.graphs",
     "inflate": "ketch.trust.inflate",
@@ -248,7 +252,8 @@ def approve(data: bytes, *, home: Path, name: str, when: str) -> Finding:
 def record(sha256: str, entry: Mapping[str, object], *, home: Path) -> None:
     """Record an approval of what has this SHA-256; `entry` says what it is and when that was."""
     path = home / "approvals.json"
-    write_record(path, {**_read(path), sha256: dict(entry)})
+    with alone(home):
+        write_record(path, {**_read(path), sha256: dict(entry)})
 
 
 def graph_fault(data: bytes, *, straight: bool = False) -> str:
@@ -425,17 +430,38 @@ def _read(path: Path) -> dict[str, object]:
     return table
 
 
+def alone(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep every other process and thread from changing the user's records in a folder, while one is changed."""
+    found: contextlib.AbstractContextManager[None] = sibling("alone").alone(folder)
+    return found
+
+
 def write_record(path: Path, table: object) -> None:
     """Write one of the user's own records as JSON, whole or not at all, readable by this user only."""
+    write_whole(path, json.dumps(table, indent=1).encode())
+
+
+def write_whole(path: Path, data: bytes, *, like: Path | None = None) -> None:
+    """Write a file whole or not at all, readable by this user only, or by whom the file `like` is."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=path.name, dir=path.parent)  # made 0600
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(table, file, indent=1)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if like is not None:
+            _same_readers(like, temporary)
         Path(temporary).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             Path(temporary).unlink()
         raise
+
+
+def _same_readers(like: Path, path: str) -> None:
+    kept = like.stat()
+    if sys.platform != "win32" and (kept.st_uid, kept.st_gid) != (os.geteuid(), os.getegid()):
+        with contextlib.suppress(PermissionError):
+            os.chown(path, kept.st_uid, kept.st_gid)
+    Path(path).chmod(stat.S_IMODE(kept.st_mode))

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ketch.errors import InputError, SettingError, UsageError
 from ketch.schema import NAME
-from ketch.trust import Key, sibling, write_record
+from ketch.trust import Key, alone, sibling, write_record
 
 KEYRING: Final = "keyring.json"
 PRIVATE: Final = ".pem"
@@ -48,8 +48,7 @@ def new(home: Path, name: str, *, passphrase: str, when: str) -> Key:
     Raises:
         UsageError: the name is not usable or taken.
     """
-    known = read(home)
-    _require_free(known, name)
+    _require_free(read(home), name)
     private = ec.generate_private_key(ec.SECP256R1())
     lock: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if passphrase:
@@ -59,9 +58,12 @@ def new(home: Path, name: str, *, passphrase: str, when: str) -> Key:
     folder = home / "keys"
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
-    _create(folder / f"{name}{PRIVATE}", data, 0o600)
-    _create(folder / f"{name}{PUBLIC}", pem.encode(), 0o644)
-    return _keep(home, known, Key(sibling("signing").fingerprint(pem), name, pem, when))
+    with alone(home):
+        known = read(home)
+        _require_free(known, name)
+        _create(folder / f"{name}{PRIVATE}", data, 0o600)
+        _create(folder / f"{name}{PUBLIC}", pem.encode(), 0o644)
+        return _keep(home, known, Key(sibling("signing").fingerprint(pem), name, pem, when))
 
 
 def trust_key(home: Path, pem: bytes, name: str, *, source: str, when: str) -> Key:
@@ -73,17 +75,18 @@ def trust_key(home: Path, pem: bytes, name: str, *, source: str, when: str) -> K
     """
     signing = sibling("signing")
     written = signing.pem_of(signing.public_key(pem, source))
-    known = read(home)
-    before = known.get(mark := signing.fingerprint(written))
-    if before and before.revoked:
-        raise UsageError(
-            f"The key {before.name} was revoked here on {before.revoked[:10]}",
-            hint=f"Ask for a new key. If revoking was a mistake, take its entry out of {home / KEYRING}.",
-        )
-    if before:
-        return before
-    _require_free(known, name)
-    return _keep(home, known, Key(mark, name, written, when))
+    with alone(home):
+        known = read(home)
+        before = known.get(mark := signing.fingerprint(written))
+        if before and before.revoked:
+            raise UsageError(
+                f"The key {before.name} was revoked here on {before.revoked[:10]}",
+                hint=f"Ask for a new key. If revoking was a mistake, take its entry out of {home / KEYRING}.",
+            )
+        if before:
+            return before
+        _require_free(known, name)
+        return _keep(home, known, Key(mark, name, written, when))
 
 
 def revoke(home: Path, which: str, *, when: str) -> Key:
@@ -92,9 +95,10 @@ def revoke(home: Path, which: str, *, when: str) -> Key:
     Raises:
         UsageError: there is no such key.
     """
-    known = read(home)
-    key = find(known, which)
-    return key if key.revoked else _keep(home, known, Key(key.fingerprint, key.name, key.pem, key.since, when))
+    with alone(home):
+        known = read(home)
+        key = find(known, which)
+        return key if key.revoked else _keep(home, known, Key(key.fingerprint, key.name, key.pem, key.since, when))
 
 
 def find(known: dict[str, Key], which: str) -> Key:
