@@ -5,15 +5,23 @@ import io
 import json
 import math
 import struct
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
+import pyarrow
+import pyarrow.ipc
+import pyarrow.parquet
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ketch import codec
-from ketch.codec import CSV, JSON, accepted, decode, encode, flatten, from_csv, media_type, typed_cells
+from ketch.codec import ARROW, CSV, JSON, PARQUET, accepted, decode, encode, flatten, from_csv, media_type, typed_cells
 from ketch.errors import NotAcceptable, RequestError, RowsRefused, TooManyRows, UndecodableBody, UnsupportedMediaType
 from ketch.schema import ABSENT, Field
 
@@ -358,6 +366,9 @@ def test_a_hundred_thousand_cells_of_a_thousand_categories_stay_fast() -> None:
         ("image/*", None, None),
         ("application/json;q=0", None, None),
         ("text/csv;q=nonsense", CSV, CSV),
+        (ARROW, ARROW, ARROW),
+        (f"{PARQUET};q=0.5, text/csv;q=0.4", PARQUET, PARQUET),
+        (f"application/*, {ARROW};q=0.1", JSON, JSON),
         (",", None, None),
     ],
 )
@@ -418,3 +429,401 @@ def test_answers_in_json_and_csv() -> None:
         ["false", "", "2", "0.5", "1.0"],
     ]
     assert flatten({"a": []}) == {"a": []}
+
+
+# Arrow streams and Parquet files
+
+BOTH = pytest.mark.parametrize("kind", [ARROW, PARQUET])
+MANY = (
+    Field("age", "integer"),
+    Field("fee", "number", required=False),
+    Field("plan", "category", categories=("basic", "gold")),
+    Field("note", "text", required=False),
+    Field("paid", "boolean"),
+    Field("day", "date", required=False),
+    Field("at", "datetime", required=False),
+    Field("spots", "vector", required=False),
+)
+
+
+def written(table: Any, kind: str, **options: Any) -> bytes:
+    out = pyarrow.BufferOutputStream()
+    if kind == PARQUET:
+        pyarrow.parquet.write_table(table, out, **options)
+    else:
+        with pyarrow.ipc.new_stream(out, table.schema, options=pyarrow.ipc.IpcWriteOptions(**options)) as stream:
+            stream.write_table(table)
+    return bytes(out.getvalue().to_pybytes())
+
+
+def unpacked(body: bytes, kind: str, fields: Sequence[Field] = MANY, max_rows: int = 10_000) -> codec.Table:
+    return decode(body, kind, fields, max_rows=max_rows)
+
+
+def one(name: str, column: Any, kind: str = ARROW) -> list[object]:
+    return unpacked(written(pyarrow.table({name: column}), kind), kind).columns[name]
+
+
+def opened(body: bytes, kind: str) -> Any:
+    source = pyarrow.BufferReader(body)
+    return pyarrow.parquet.read_table(source) if kind == PARQUET else pyarrow.ipc.open_stream(source).read_all()
+
+
+@BOTH
+def test_a_table_of_every_type_is_read_as_its_rows_in_json_would_be(kind: str) -> None:
+    columns: dict[str, Any] = {
+        "age": [3, 4, 5],
+        "fee": [1.5, None, -0.25],
+        "plan": ["basic", "gold", "new"],
+        "note": ["a", None, "ü"],
+        "paid": [True, False, True],
+        "day": [date(2024, 2, 29), None, date(1, 1, 1)],
+        "at": [datetime(2024, 2, 29, 1, 2, 3, 4), None, datetime(1969, 12, 31)],
+        "other": [[1], [2], []],
+    }
+    found = unpacked(written(pyarrow.table(columns), kind), kind)
+    assert found == codec.Table(
+        columns
+        | {
+            "day": ["2024-02-29", None, "0001-01-01"],
+            "at": ["2024-02-29T01:02:03.000004", None, "1969-12-31T00:00:00"],
+            "other": [None] * 3,
+        },
+        3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "kind", "wanted"),
+    [
+        ("age", [1, None], pyarrow.uint8(), [1, None]),
+        ("age", [2**64 - 1], pyarrow.uint64(), [2**64 - 1]),
+        ("age", [Decimal(7), None], pyarrow.decimal128(9, 0), [7, None]),
+        ("fee", [Decimal("7.25"), None], pyarrow.decimal128(9, 2), [7.25, None]),
+        ("fee", [Decimal("7.25")], pyarrow.decimal256(60, 2), [7.25]),
+        ("fee", [0.5, math.nan, None, math.inf], pyarrow.float32(), [0.5, None, None, math.inf]),
+        ("fee", [None, None], pyarrow.null(), [None, None]),
+        ("note", ["a", None], pyarrow.large_string(), ["a", None]),
+        ("note", ["a", None, "a" * 40], pyarrow.string_view(), ["a", None, "a" * 40]),
+        ("plan", ["gold", None, "basic", "gold"], pyarrow.dictionary(pyarrow.int8(), pyarrow.string()), None),
+        ("age", [4, None, 5, 4], pyarrow.dictionary(pyarrow.int8(), pyarrow.int64()), None),
+        ("day", [date(2024, 1, 31)], pyarrow.date64(), ["2024-01-31"]),
+        ("day", [datetime(2024, 1, 31)], pyarrow.timestamp("ns"), ["2024-01-31"]),
+        ("day", [datetime(2024, 1, 31, 1)], pyarrow.timestamp("ms"), ["2024-01-31T01:00:00"]),
+        ("at", [date(2024, 1, 31)], pyarrow.date32(), ["2024-01-31"]),
+        ("at", [datetime(2024, 1, 31), None], pyarrow.timestamp("s"), ["2024-01-31T00:00:00", None]),
+        ("at", [1_000_000_001], pyarrow.timestamp("ns"), ["1970-01-01T00:00:01"]),
+        (
+            "at",
+            [datetime(2024, 1, 31, 1, tzinfo=timezone(timedelta(hours=3)))],
+            pyarrow.timestamp("us", "Europe/Lisbon"),
+            ["2024-01-30T22:00:00+00:00"],
+        ),
+        ("spots", [[1.5, 2.0], None, []], pyarrow.list_(pyarrow.float64()), [[1.5, 2.0], None, []]),
+        ("spots", [[1, 2]], pyarrow.list_(pyarrow.int8(), 2), [[1, 2]]),
+        ("spots", [[1, 2]], pyarrow.large_list(pyarrow.float32()), [[1.0, 2.0]]),
+    ],
+)
+def test_columns_of_other_types_become_what_json_has(name: str, values: Any, kind: Any, wanted: Any) -> None:
+    column = pyarrow.array(values, kind)
+    assert one(name, column) == (values if wanted is None else wanted)
+    if name != "spots":
+        assert one(name, column, PARQUET) == (values if wanted is None else wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "kind"),
+    [
+        ("age", [{"a": 1}], pyarrow.struct([("a", pyarrow.int64())])),
+        ("age", [b"a"], pyarrow.binary()),
+        ("age", [timedelta(1)], pyarrow.duration("s")),
+        ("age", [1], pyarrow.time64("us")),
+        ("note", [date(2024, 1, 1)], pyarrow.date32()),
+        ("note", [datetime(2024, 1, 1)], pyarrow.timestamp("us")),
+        ("note", [[("a", 1)]], pyarrow.map_(pyarrow.string(), pyarrow.int64())),
+        ("spots", [["a"]], pyarrow.list_(pyarrow.string())),
+        ("spots", [[[1]]], pyarrow.list_(pyarrow.list_(pyarrow.int64()))),
+        ("spots", [[None]], pyarrow.list_(pyarrow.null())),
+        ("note", [b"0" * 16], pyarrow.uuid()),
+        ("paid", [1], pyarrow.bool8()),
+        ("note", ["a"], pyarrow.run_end_encoded(pyarrow.int32(), pyarrow.string())),
+        ("note", ["{}"], pyarrow.json_()),
+    ],
+)
+def test_a_column_of_a_type_that_the_field_cannot_have_is_named(name: str, values: Any, kind: Any) -> None:
+    inner = kind.storage_type if isinstance(kind, pyarrow.BaseExtensionType) else kind
+    column = pyarrow.array(values, inner)
+    if isinstance(kind, pyarrow.BaseExtensionType):
+        column = kind.wrap_array(column)
+    with pytest.raises(RowsRefused, match=name) as caught:
+        one(name, column)
+    assert caught.value.errors[0]["field"] == name
+    assert caught.value.errors[0]["code"] == "wrong-type"
+
+
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "age": st.integers(-(2**53), 2**53),
+            "fee": st.none() | st.floats(allow_nan=False),
+            "plan": st.sampled_from(["basic", "gold"]),
+            "note": st.none() | SOUND,
+            "paid": st.booleans(),
+            "day": st.none() | st.dates().map(date.isoformat),
+            "at": st.none() | st.datetimes().map(datetime.isoformat),
+        }
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@BOTH
+@settings(max_examples=60, deadline=None)
+@given(ROWS, st.integers(1, 3), st.booleans())
+def test_any_rows_written_as_a_table_read_back(kind: str, rows: list[dict[str, Any]], part: int, coded: bool) -> None:
+    columns = codec.columns_of(rows)
+    made: dict[str, Any] = {name: pyarrow.array(values) for name, values in columns.items()}
+    made["day"] = pyarrow.array([v and date.fromisoformat(str(v)) for v in columns["day"]], pyarrow.date32())
+    made["at"] = pyarrow.array([v and datetime.fromisoformat(str(v)) for v in columns["at"]], pyarrow.timestamp("us"))
+    made["plan"] = made["plan"].dictionary_encode() if coded else made["plan"]
+    table = pyarrow.table(made)
+    out = pyarrow.BufferOutputStream()
+    if kind == PARQUET:
+        pyarrow.parquet.write_table(table, out, row_group_size=part, use_dictionary=coded)
+    else:
+        with pyarrow.ipc.new_stream(out, table.schema) as stream:
+            stream.write_table(table, max_chunksize=part)
+    assert unpacked(out.getvalue().to_pybytes(), kind) == codec.Table(columns, len(rows))
+
+
+@BOTH
+@settings(max_examples=250, deadline=None)
+@given(st.data())
+def test_no_damaged_table_does_harm(kind: str, data: Any) -> None:
+    table = pyarrow.table(
+        {
+            "age": [1, 2, 3],
+            "note": ["a", None, "ccc"],
+            "plan": pyarrow.array(["gold", "basic", "gold"]).dictionary_encode(),
+            "at": pyarrow.array([1, 2, None], pyarrow.timestamp("ns", "UTC")),
+            "paid": [True, None, False],
+        }
+    )
+    body = bytearray(written(table, kind))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(body) - 1))
+        match data.draw(st.integers(0, 3)):
+            case 0:
+                del body[at:]
+            case 1:
+                body[at] = data.draw(st.integers(0, 255))
+            case 2:
+                body[at : at + 4] = data.draw(st.sampled_from([b"\xff" * 4, b"\xff\xff\xff\x7f", bytes(4)]))
+            case _:
+                body[at:at] = bytes(body[: data.draw(st.integers(0, 64))])
+        if not body:
+            break
+    try:
+        found = unpacked(bytes(body), kind)
+    except RequestError as error:
+        told = error.hint
+    else:
+        told = "read"
+        assert all(len(values) == found.n for values in found.columns.values())
+    assert told
+
+
+def bomb(**columns: Any) -> bytes:
+    return written(pyarrow.table(columns), ARROW)
+
+
+def streamed(batches: Sequence[Any]) -> bytes:
+    out = pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_stream(out, batches[0].schema) as stream:
+        for batch in batches:
+            stream.write_batch(batch)
+    return bytes(out.getvalue().to_pybytes())
+
+
+def viewed(rows: int) -> bytes:
+    """Write many rows of one long text, which stands there once."""
+    long = b"x" * 1_000_000
+    views = struct.pack("<i4sii", len(long), long[:4], 0, 0) * rows
+    buffers = [None, pyarrow.py_buffer(views), pyarrow.py_buffer(long)]
+    return bomb(note=pyarrow.Array.from_buffers(pyarrow.string_view(), rows, buffers))
+
+
+def endless(rows: int) -> bytes:
+    """Write rows of nothing, as many as wanted, in no bytes at all."""
+    nothing = pyarrow.Array.from_buffers(pyarrow.null(), rows, [None])
+    return streamed([pyarrow.RecordBatch.from_arrays([nothing], names=["fee"])])
+
+
+HUGE = "x" * 300_000
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "words"),
+    [
+        (b"", ARROW, "Arrow stream"),
+        (b"", PARQUET, "Parquet"),
+        (b"PAR1" * 10, PARQUET, "Parquet"),
+        (b"{}", ARROW, "Arrow stream"),
+        (written(pyarrow.table({"age": [1]}), PARQUET), ARROW, "Arrow stream"),
+        (written(pyarrow.table({"age": [1]}), ARROW), PARQUET, "Parquet"),
+        (written(pyarrow.table({"age": [1]}), ARROW, compression="zstd"), ARROW, "compressed"),
+        (written(pyarrow.table({"age": [1]}), ARROW, compression="lz4"), ARROW, "compressed"),
+        (
+            written(pyarrow.table({"plan": pyarrow.array(["a"] * 9).dictionary_encode()}), ARROW, compression="zstd"),
+            ARROW,
+            "compressed",
+        ),
+        (
+            written(pyarrow.table({"age": [1]}), ARROW, metadata_version=pyarrow.ipc.MetadataVersion.V4),
+            ARROW,
+            "older than Arrow 1.0",
+        ),
+        (written(pyarrow.table({"note": [HUGE * 100]}), PARQUET, compression="zstd"), PARQUET, "compressed with ZSTD"),
+        (written(pyarrow.table({"note": [HUGE * 100]}), PARQUET, compression="gzip"), PARQUET, "compressed with GZIP"),
+        (written(pyarrow.table({"note": [HUGE] * 300}), PARQUET), PARQUET, "too long"),
+        (
+            written(
+                pyarrow.table({"note": [HUGE] * 300}),
+                PARQUET,
+                use_dictionary=False,
+                column_encoding={"note": "DELTA_BYTE_ARRAY"},
+            ),
+            PARQUET,
+            "not yet implemented",
+        ),
+        (written(pyarrow.table({"spots": [[1.0] * 1000]}), PARQUET), PARQUET, "lists or groups"),
+        (written(pyarrow.table({"age": [{"a": 1}]}), PARQUET), PARQUET, "lists or groups"),
+        (viewed(100), ARROW, "too long"),
+        (bomb(note=pyarrow.array([HUGE] * 300).dictionary_encode()), ARROW, "too long"),
+        (streamed([pyarrow.record_batch({"age": [1]})] * 101), ARROW, "more than 100 parts"),
+        (
+            written(pyarrow.table({"age": list(range(101))}), PARQUET, row_group_size=1),
+            PARQUET,
+            "more than 100 parts",
+        ),
+        (bomb(**{f"n{place}": pyarrow.nulls(10_000) for place in range(101)}), ARROW, "101 columns"),
+        (bomb(day=pyarrow.array([2**31 - 1], pyarrow.int32()).cast(pyarrow.date32())), ARROW, "Arrow stream"),
+        (bomb(at=pyarrow.array([2**62], pyarrow.timestamp("s"))), ARROW, "Arrow stream"),
+        (bomb(at=pyarrow.array([-(2**62)], pyarrow.timestamp("us"))), ARROW, "Arrow stream"),
+    ],
+)
+def test_what_is_no_table_or_would_unpack_to_too_much(body: bytes, kind: str, words: str) -> None:
+    began = time.perf_counter()
+    with pytest.raises(UndecodableBody, match=f"(?i){words}") as caught:
+        unpacked(body, kind)
+    assert caught.value.hint
+    assert time.perf_counter() - began < 3
+
+
+@BOTH
+def test_two_columns_of_one_name_are_refused(kind: str) -> None:
+    twice = pyarrow.Table.from_arrays([pyarrow.array([1])] * 2, names=["age", "age"])
+    with pytest.raises(UndecodableBody, match="two columns named 'age'"):
+        unpacked(written(twice, kind), kind)
+
+
+@BOTH
+def test_tables_have_ten_thousand_rows_and_one_at_least(kind: str) -> None:
+    assert unpacked(written(pyarrow.table({"age": range(10_000)}), kind), kind).n == 10_000
+    with pytest.raises(TooManyRows):
+        unpacked(written(pyarrow.table({"age": range(10_001)}), kind), kind)
+    with pytest.raises(TooManyRows):
+        unpacked(written(pyarrow.table({"other": range(10_001)}), kind), kind)
+    with pytest.raises(RowsRefused, match="no rows"):
+        unpacked(written(pyarrow.table({"age": pyarrow.array([], pyarrow.int64())}), kind), kind)
+
+
+def test_rows_that_take_no_bytes_are_counted_all_the_same() -> None:
+    assert unpacked(endless(10_000), ARROW).n == 10_000
+    many = 2**31 - 1
+    for rows in (10_001, many):
+        with pytest.raises(TooManyRows):
+            unpacked(endless(rows), ARROW)
+    for other in (2**40, 2**62, -1):  # more than pyarrow itself would write
+        with pytest.raises(RequestError):
+            unpacked(endless(many).replace(struct.pack("<q", many), struct.pack("<q", other)), ARROW)
+
+
+def test_offsets_that_run_backwards_or_out_of_the_text_are_refused() -> None:
+    sound = bomb(note=["abcd", "efghi"])
+    offsets = struct.pack("<iii", 0, 4, 9)
+    assert sound.count(offsets) == 1
+    for wrong in ((0, 5, 2), (0, 12, 9), (0, 1, 2**31 - 1), (-1, 1, 2)):
+        with pytest.raises(UndecodableBody):
+            unpacked(sound.replace(offsets, struct.pack("<iii", *wrong)), ARROW)
+    indices = pyarrow.array([0, 7], pyarrow.int8())
+    out = pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array(["a"]), safe=False)
+    with pytest.raises(UndecodableBody):
+        unpacked(bomb(plan=out), ARROW)
+    text = pyarrow.Array.from_buffers(
+        pyarrow.string(), 1, [None, pyarrow.py_buffer(struct.pack("<ii", 0, 2)), pyarrow.py_buffer(b"\xff\xfe")]
+    )
+    for kind in (ARROW, PARQUET):
+        with pytest.raises(UndecodableBody):
+            unpacked(written(pyarrow.table({"note": text}), kind), kind)
+
+
+@BOTH
+def test_answers_in_tables(kind: str) -> None:
+    columns: dict[str, Any] = {
+        "churn": [True, None, False],
+        "why": ['a,"b"\n', None, "ü"],
+        "n": [1, None, -(2**63)],
+        "big": [1, 2**70, None],
+        "p": [{"x": 0.1, "y": -0.0}, {"x": 1e300, "y": 2.0}, {"x": None, "y": 3.0}],
+    }
+    table = opened(encode(columns, 3, single=True, accept=kind), kind)
+    assert table.to_pydict() == {
+        "churn": [True, None, False],
+        "why": ['a,"b"\n', None, "ü"],
+        "n": [1, None, -(2**63)],
+        "big": ["1", str(2**70), None],
+        "p.x": [0.1, 1e300, None],
+        "p.y": [-0.0, 2.0, 3.0],
+    }
+    table.validate(full=True)
+    assert [str(each) for each in table.schema.types] == ["bool", "large_string", "int64", "large_string"] + [
+        "double"
+    ] * 2
+
+
+PROGRAM = """
+import sys
+from ketch import codec
+from ketch.schema import Field
+fields = [Field("age", "integer"), Field("plan", "text"), Field("at", "datetime")]
+assert "pyarrow" not in sys.modules
+body, kind = sys.stdin.buffer.read(), sys.argv[1]
+table = codec.decode(body, kind, fields, max_rows=10)
+assert table.n == 2
+out = codec.encode({"a": [True, False], "b": ["x", None], "p": [0.5, 1.0]}, 2, single=False, accept=kind)
+assert codec.decode(out, kind, [Field("b", "text")], max_rows=10).columns["b"] == ["x", None]
+print([name for name in ("pandas", "numpy") if name in sys.modules])
+"""
+
+
+@BOTH
+def test_tables_are_read_and_written_without_pandas(kind: str) -> None:
+    at = pyarrow.array([1, 2], pyarrow.timestamp("ns", "Europe/Lisbon"))
+    body = written(pyarrow.table({"age": [1, 2], "plan": ["a", "b"], "at": at}), kind)
+    done = subprocess.run([sys.executable, "-c", PROGRAM, kind], input=body, capture_output=True, check=True)
+    assert b"pandas" not in done.stdout
+
+
+@BOTH
+def test_without_pyarrow_it_is_said_what_to_install(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UnsupportedMediaType) as caught:
+        read(b"", kind)
+    assert (caught.value.status, "pip install 'ketch[arrow]'" in caught.value.hint) == (415, True)
+    with pytest.raises(NotAcceptable) as refused:
+        accepted(kind, JSON)
+    assert (refused.value.status, "pip install 'ketch[arrow]'" in refused.value.hint) == (406, True)
+    assert accepted(f"{kind}, text/csv;q=0.1", JSON) == CSV
+    assert accepted("application/*", JSON) == JSON

@@ -4,6 +4,8 @@ body --*decode*--> Table        answers --*encode*--> body
 """
 
 import csv
+import importlib
+import importlib.util
 import io
 import math
 import re
@@ -18,6 +20,9 @@ from ketch.schema import ABSENT, Columns, Field
 
 JSON: Final = "application/json"
 CSV: Final = "text/csv"
+ARROW: Final = "application/vnd.apache.arrow.stream"
+PARQUET: Final = "application/vnd.apache.parquet"
+TYPES: Final = (JSON, CSV, ARROW, PARQUET)
 MAX_DEPTH: Final = 64
 MOST_CELLS: Final = 10_000_000  # rows by names of a JSON list, absent ones counted
 MISSING_WORDS: Final = frozenset({"", "na", "n/a", "nan", "null", "none"})
@@ -52,10 +57,17 @@ def decode(body: bytes, content_type: str, fields: Sequence[Field], *, max_rows:
         return _from_json(body, max_rows)
     if kind == CSV:
         return from_csv(body, fields, max_rows)
+    if kind in TYPES:
+        found: Table = _tables().read(body, kind, fields, max_rows)
+        return found
     raise UnsupportedMediaType(
         f"This service does not read {kind[:100]!r}",
-        hint=f"Send the row as JSON with the header 'Content-Type: {JSON}', or a table as {CSV}.",
+        hint=f"Send the row as JSON with the header 'Content-Type: {JSON}', or a table as {CSV}, {ARROW} or {PARQUET}.",
     )
+
+
+def _tables() -> Any:
+    return importlib.import_module("ketch.codec.arrow")  # which needs pyarrow; most services never do
 
 
 def _from_json(body: bytes, max_rows: int) -> Table:
@@ -276,16 +288,20 @@ def accepted(accept: str, content_type: str) -> str:
     """Choose how the answer is written: as asked, else as the question was.
 
     Raises:
-        NotAcceptable: the caller accepts neither JSON nor CSV.
+        NotAcceptable: the caller accepts none of the forms that can be written here.
     """
-    own, other = (CSV, JSON) if media_type(content_type) == CSV else (JSON, CSV)
-    if not accept or accept == "*/*":
+    asked = content_type if content_type in TYPES else media_type(content_type)
+    own = asked if asked in TYPES else JSON
+    if not accept or accept in {"*/*", own}:
         return own
     wanted = dict(_weighted(part) for part in accept.split(","))
-    likes = {kind: _liking(kind, wanted) for kind in (own, other)}
-    best = own if likes[own] >= likes[other] else other
+    lacking = bool(wanted.keys() & {ARROW, PARQUET}) and importlib.util.find_spec("pyarrow") is None
+    kinds = [own, *(kind for kind in TYPES if kind != own and not (lacking and kind in {ARROW, PARQUET}))]
+    likes = {kind: _liking(kind, wanted) for kind in kinds}
+    best = max(kinds, key=likes.__getitem__)  # the first of those liked alike: as the question was
     if not likes[best]:
-        raise NotAcceptable(f"No answer can be written as {accept[:100]!r}", hint=f"Accept {JSON} or {CSV}.")
+        hint = "Install it with: pip install 'ketch[arrow]'" if lacking else f"Accept one of {', '.join(TYPES)}."
+        raise NotAcceptable(f"No answer can be written as {accept[:100]!r}", hint=hint)
     return best
 
 
@@ -302,9 +318,12 @@ def _liking(kind: str, wanted: Mapping[str, float]) -> float:
 
 
 def encode(columns: Mapping[str, Sequence[object]], n: int, *, single: bool, accept: str = JSON) -> bytes:
-    """Write answers, given as columns, as one object, a list of objects or a CSV."""
+    """Write answers, given as columns, as one object, a list of objects or a table."""
     if accept == CSV:
         return _to_csv(columns, n)
+    if accept != JSON:
+        written: bytes = _tables().write(flatten(columns), accept)
+        return written
     names = list(columns)
     if single:
         return _encode_json({name: columns[name][0] for name in names})
