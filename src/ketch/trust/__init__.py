@@ -252,7 +252,7 @@ def approve(data: bytes, *, home: Path, name: str, when: str) -> Finding:
 def record(sha256: str, entry: Mapping[str, object], *, home: Path) -> None:
     """Record an approval of what has this SHA-256; `entry` says what it is and when that was."""
     path = home / "approvals.json"
-    with alone(home):
+    with changing(home):
         write_record(path, {**_read(path), sha256: dict(entry)})
 
 
@@ -430,9 +430,9 @@ def _read(path: Path) -> dict[str, object]:
     return table
 
 
-def alone(folder: Path) -> contextlib.AbstractContextManager[None]:
+def changing(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Keep every other process and thread from changing the user's records in a folder, while one is changed."""
-    found: contextlib.AbstractContextManager[None] = sibling("alone").alone(folder)
+    found: contextlib.AbstractContextManager[None] = sibling("alone").changing(folder)
     return found
 
 

@@ -44,7 +44,7 @@ else:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def changing(folder: Path) -> Iterator[None]:
     """Keep every other process and thread from changing the records in a folder; not to be entered twice.
 
     The lock is a file of its own, because the records are replaced, and whoever waited for the old one would hold

@@ -15,7 +15,7 @@ from typing import Final
 
 from ketch.errors import SettingError, UsageError
 from ketch.schema import NAME
-from ketch.trust import alone, write_whole
+from ketch.trust import changing, write_whole
 
 SCOPES: Final = ("predict", "read", "explain", "feedback", "metrics")
 USUAL: Final = frozenset(SCOPES) - {"metrics"}  # what a key opens unless it says otherwise
@@ -186,7 +186,7 @@ def new(path: Path, name: str, *, scopes: frozenset[str], until: float, when: st
     if not NAME.fullmatch(name):
         raise UsageError(f"{name[:80]!r} cannot name a key", hint="Use small letters, digits, dots and dashes.")
     path = path.resolve()
-    with alone(path.parent):
+    with changing(path.parent):
         text = _text(path)
         if any(each.name == name for each in _named(text)):
             raise UsageError(f"There is a key {name} already", hint="Give another name; ketch keys list shows all.")
@@ -204,7 +204,7 @@ def revoke(path: Path, name: str, *, when: str) -> CallingKey:
         SettingError: the file cannot be read.
     """
     path = path.resolve()
-    with alone(path.parent):
+    with changing(path.parent):
         text = _text(path)
         key = find(_named(text), name)
         if key.revoked:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ketch.errors import InputError, SettingError, UsageError
 from ketch.schema import NAME
-from ketch.trust import Key, alone, sibling, write_record
+from ketch.trust import Key, changing, sibling, write_record
 
 KEYRING: Final = "keyring.json"
 PRIVATE: Final = ".pem"
@@ -58,7 +58,7 @@ def new(home: Path, name: str, *, passphrase: str, when: str) -> Key:
     folder = home / "keys"
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
-    with alone(home):
+    with changing(home):
         known = read(home)
         _require_free(known, name)
         _create(folder / f"{name}{PRIVATE}", data, 0o600)
@@ -75,7 +75,7 @@ def trust_key(home: Path, pem: bytes, name: str, *, source: str, when: str) -> K
     """
     signing = sibling("signing")
     written = signing.pem_of(signing.public_key(pem, source))
-    with alone(home):
+    with changing(home):
         known = read(home)
         before = known.get(mark := signing.fingerprint(written))
         if before and before.revoked:
@@ -95,7 +95,7 @@ def revoke(home: Path, which: str, *, when: str) -> Key:
     Raises:
         UsageError: there is no such key.
     """
-    with alone(home):
+    with changing(home):
         known = read(home)
         key = find(known, which)
         return key if key.revoked else _keep(home, known, Key(key.fingerprint, key.name, key.pem, key.since, when))
