@@ -4,6 +4,7 @@ Either form says much in few bytes: a run of a billion equal values, a text that
 unpack to is therefore bounded before it is unpacked, and only columns that are fields of the model are unpacked at all.
 """
 
+import importlib
 import struct
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,15 +12,14 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from ketch import extras
-from ketch.codec import ARROW, PARQUET, Table, too_many_rows
+from ketch.codec import ARROW, MOST_CELLS, PARQUET, Table, too_many_rows
 from ketch.errors import KetchError, NotInstalled, RowsRefused, UndecodableBody, UnsupportedMediaType
 from ketch.schema import EXPECTED, Columns, Fault, Field
 
-MOST_BATCHES: Final = 100  # or row groups: each may carry a dictionary of its own
+MOST_BATCHES: Final = 100  # each may carry a dictionary of its own
 MOST_UNKNOWN: Final = 1_000_000  # cells of columns that are no fields: each is flagged
 MOST_UNPACKED: Final = 64 * 2**20  # characters, and numbers in lists, over all rows
 AT_ONCE: Final = 1024  # rows of Parquet
-BOUNDED: Final = frozenset({"UNCOMPRESSED", "SNAPPY"})  # at most 21 bytes out of one; the others, thousands
 EPOCH: Final = datetime(1970, 1, 1)
 MICROSECONDS: Final[Mapping[str, Callable[[int], int]]] = {
     "s": lambda value: value * 1_000_000,
@@ -71,7 +71,7 @@ class _Gathered:
         self.known: list[str] = []
         self._unknown: list[str] = []
         self._columns: Columns = {}
-        self._n, self._batches, self._left = 0, 0, MOST_UNPACKED
+        self._n, self._left = 0, MOST_UNPACKED
         self._max_rows = max_rows
 
     def begin(self, names: Sequence[str]) -> None:
@@ -94,7 +94,6 @@ class _Gathered:
     def count(self, rows: int) -> None:
         """Count rows before they are unpacked."""
         self._n += rows
-        self._batches += 1
         if self._n > self._max_rows:
             raise too_many_rows(self._max_rows)
         if len(self._unknown) * self._n > MOST_UNKNOWN:
@@ -103,17 +102,14 @@ class _Gathered:
                 hint="Select the columns that GET /schema names.",
             )
 
-    def parted(self, parts: int) -> None:
-        """Refuse a table in too many parts."""
-        if parts > MOST_BATCHES:
-            raise UndecodableBody(
-                f"The table comes in more than {MOST_BATCHES} parts", hint="Combine its chunks, or its row groups."
-            )
-
-    def stream(self, batch: Any) -> Any:
-        """Count a batch of a stream."""
-        self.parted(self._batches + 1)
-        return batch
+    def refuse_groups(self, schema: Any) -> None:
+        """Refuse fields in columns of columns, before one is read; a list of numbers is a vector."""
+        types = self.arrow.types
+        for name in self.known:
+            kind = schema.field(name).type
+            inner = kind.value_type if is_list(types, kind) else kind
+            if types.is_nested(inner) or (inner is not kind and not is_number(types, inner)):
+                raise self.wrong_type(schema.field(name), self.fields[name])
 
     def table(self) -> Table:
         """Give what was gathered; the values of unknown columns do not matter, that they are there does."""
@@ -211,10 +207,19 @@ def _moments(of: _Gathered, column: Any, each: Field) -> list[object]:
 
 
 def _lists(of: _Gathered, column: Any, each: Field) -> list[object]:
-    inner, types = column.type.value_type, of.arrow.types
-    if not (types.is_integer(inner) or types.is_floating(inner)):
+    if not is_number(of.arrow.types, column.type.value_type):
         raise of.wrong_type(column, each)
     return of.bounded(column.to_pylist())
+
+
+def is_list(types: Any, kind: Any) -> bool:
+    """Say whether a type is one of Arrow's lists."""
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def is_number(types: Any, kind: Any) -> bool:
+    """Say whether a type is one of Arrow's numbers."""
+    return bool(types.is_integer(kind) or types.is_floating(kind))
 
 
 READERS: Final[Mapping[str, Callable[[_Gathered, Any, Field], list[object]]]] = {
@@ -244,8 +249,12 @@ def _batches(body: bytes, gathered: _Gathered) -> Iterator[Any]:
         _refuse_compressed(memoryview(message.metadata))
     with ipc.open_stream(data, options=ipc.IpcReadOptions(use_threads=False)) as stream:
         gathered.begin(stream.schema.names)
-        for batch in stream:
-            yield gathered.stream(batch)
+        for place, batch in enumerate(stream):
+            if place == MOST_BATCHES:
+                raise UndecodableBody(
+                    f"The table comes in more than {MOST_BATCHES} parts", hint="Combine its record batches."
+                )
+            yield batch
 
 
 V5: Final = 4  # of the metadata: since Arrow 1.0
@@ -297,40 +306,23 @@ def _entry(message: memoryview, table: int, place: int) -> int:
 
 def _row_groups(body: bytes, gathered: _Gathered) -> Iterator[Any]:
     arrow, parquet = gathered.arrow, extras.load("pyarrow.parquet")
+    packed = list(importlib.import_module("ketch.codec.parquet").sizes(body))
     limits = {"thrift_string_size_limit": len(body) + 1, "thrift_container_size_limit": 200_000}
-    meta = parquet.ParquetFile(arrow.BufferReader(body), **limits)
-    gathered.begin(meta.schema_arrow.names)
-    gathered.parted(meta.metadata.num_row_groups)
-    texts = _bounded_columns(meta, gathered)
-    # texts stay in their dictionary: no page can then repeat a long one, nor build each from the one before
-    file = parquet.ParquetFile(arrow.BufferReader(body), read_dictionary=texts, **limits)
+    file = parquet.ParquetFile(arrow.BufferReader(body), **limits)
+    gathered.begin(file.schema_arrow.names)
+    gathered.refuse_groups(file.schema_arrow)
     if not gathered.known:
         gathered.count(file.metadata.num_rows)
         return
-    yield from file.iter_batches(AT_ONCE, columns=gathered.known, use_threads=False)
-
-
-def _bounded_columns(file: Any, gathered: _Gathered) -> list[str]:
-    """Refuse columns that may unpack to anything, and name those that hold texts."""
     starts = tuple(f"{name}." for name in gathered.known)  # pyarrow reads those too
-    texts: list[str] = []
-    for place in range(len(file.schema)):
-        leaf = file.schema.column(place)
-        if leaf.path not in gathered.fields and not leaf.path.startswith(starts):
-            continue
-        if leaf.max_repetition_level or leaf.path not in gathered.known:
-            raise UndecodableBody(
-                f"The column {leaf.path[:80]!r} holds lists or groups", hint="Send lists as JSON or as an Arrow stream."
-            )
-        for group in range(file.metadata.num_row_groups):
-            found = file.metadata.row_group(group).column(place).compression
-            if found not in BOUNDED:
-                raise UndecodableBody(
-                    f"The Parquet file is compressed with {found[:20]}", hint="Write it with compression='snappy'."
-                )
-        if leaf.physical_type == "BYTE_ARRAY":
-            texts.append(leaf.path)
-    return texts
+    held = [size for path, size in packed if path in gathered.known or path.startswith(starts)]
+    if sum(size.bytes for size in held) > MOST_UNPACKED or sum(size.values for size in held) > MOST_CELLS:
+        raise UndecodableBody("The Parquet file unpacks to too much", hint="Send the rows in parts.")
+    # texts stay in their dictionary: no page can then repeat a long one, nor build each from the one before
+    leaves = [file.schema.column(place) for place in range(len(file.schema))]
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.path in gathered.known]
+    file = parquet.ParquetFile(arrow.BufferReader(body), read_dictionary=texts, **limits)
+    yield from file.iter_batches(AT_ONCE, columns=gathered.known, use_threads=False)
 
 
 # ---- answers ---------------------------------------------------------------------------------------
