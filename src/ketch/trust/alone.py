@@ -32,15 +32,15 @@ if sys.platform == "win32":
         msvcrt.locking(handle, msvcrt.LK_UNLCK, length)
 
 else:
-    import fcntl
+    from fcntl import LOCK_EX, LOCK_UN, lockf
 
     def hold(handle: int, length: int, start: int) -> None:
         """Keep other processes out of a range of an open file, waiting until they are gone."""
-        fcntl.lockf(handle, fcntl.LOCK_EX, length, start)
+        lockf(handle, LOCK_EX, length, start)
 
     def free(handle: int, length: int, start: int) -> None:
         """Let others into the range again."""
-        fcntl.lockf(handle, fcntl.LOCK_UN, length, start)
+        lockf(handle, LOCK_UN, length, start)
 
 
 @contextlib.contextmanager
