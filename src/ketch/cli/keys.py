@@ -1,6 +1,7 @@
 """`ketch keys`: the pairs you sign with, whose signatures count here, and the keys of a service."""
 
 import secrets
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ import click
 
 from ketch import trust
 from ketch.cli import note, options, settle
+from ketch.errors import UsageError
 from ketch.pack import read_bytes
 from ketch.schema import slug
-from ketch.trust import keyring
+from ketch.trust import calling, keyring
+
+file_option = click.option("--file", metavar="FILE", help="File of calling keys.  [calling.keys in KETCH_HOME]")
 
 
 def _now() -> str:
@@ -24,7 +28,7 @@ def keys_command() -> None:
 
 
 @keys_command.command("new")
-@click.argument("name", default="signing")
+@click.argument("name", default="")
 @click.option(
     "--for",
     "purpose",
@@ -32,20 +36,42 @@ def keys_command() -> None:
     required=True,
     help="signing: a pair that signs bundles. calling: a key that opens a service.",
 )
-@click.option("--passphrase", is_flag=True, help="Ask for a passphrase that locks the private key.")
+@click.option("--passphrase", is_flag=True, help="signing: ask for a passphrase that locks the private key.")
+@click.option("--scope", default="", help=f"calling: what it opens, of {', '.join(calling.SCOPES)}.  [all but metrics]")
+@click.option("--expires", default="", metavar="90d|DATE", help="calling: when it ends.  [never]")
+@file_option
 @options("home")
 def new_command(name: str, purpose: str, passphrase: bool, **flags: Any) -> None:
-    """Make a key. Of a pair for signing, the public key is trusted here; NAME is `signing` unless you say otherwise."""
+    """Make a key. Of a pair for signing, the public key is trusted here. A key for calling is shown once.
+
+    NAME is `signing` for a pair unless you say otherwise; a key for calling without a NAME is kept nowhere.
+    """
     if purpose == "calling":
-        click.echo(secrets.token_urlsafe(32))
-        note("shown once and kept nowhere: put it into KETCH_API_KEYS of the service and KETCH_API_KEY of the caller")
+        _new_calling(name, **flags)
         return
-    home = settle(flags).home
+    home, name = settle(flags).home, name or "signing"
     key = keyring.new(home, name, passphrase=_asked() if passphrase else "", when=_now())
     folder = home / "keys"
     click.echo(f"{key.name}  {key.fingerprint}")
     note(f"{folder / (name + keyring.PRIVATE)} signs: keep it to yourself")
     note(f"{folder / (name + keyring.PUBLIC)} verifies: give it, and the number above, to whoever opens your bundles")
+
+
+def _new_calling(name: str, *, scope: str, expires: str, file: str | None, **flags: Any) -> None:
+    if not name and (scope or expires or file):
+        raise UsageError("A key with a scope or an end needs a name", hint="Say: ketch keys new NAME --for calling …")
+    if not name:
+        click.echo(secrets.token_urlsafe(32))
+        note("shown once and kept nowhere: put it into KETCH_API_KEYS of the service and KETCH_API_KEY of the caller")
+        return
+    path = _calling_file(file, flags)
+    until = calling.end_of(expires, now=datetime.now(UTC))
+    click.echo(calling.new(path, name, scopes=calling.scopes_of(scope), until=until, when=_now()))
+    note(f"shown once: give it to the caller, as KETCH_API_KEY; {path} knows it by its SHA-256 only")
+
+
+def _calling_file(file: str | None, flags: dict[str, Any]) -> Path:
+    return Path(file) if file else settle(flags).home / calling.FILE
 
 
 def _asked() -> str:
@@ -65,16 +91,28 @@ def trust_command(path: str, name: str, **flags: Any) -> None:
 
 
 @keys_command.command("list")
+@file_option
 @options("home")
-def list_command(**flags: Any) -> None:
-    """List the keys whose signatures count here, and those revoked."""
-    home = settle(flags).home
-    own, known = keyring.own(home), trust.keys(home)
-    if not known:
+def list_command(file: str | None, **flags: Any) -> None:
+    """List the keys whose signatures count here, and those that open a service; the revoked ones, too."""
+    path, home = _calling_file(file, dict(flags)), settle(flags).home
+    own, known, callers = keyring.own(home), trust.keys(home), calling.known(path)
+    if not known and not callers:
         click.echo(f"There are no keys here. {keyring.NEW}", err=True)
     for key in sorted(known.values(), key=lambda each: each.name):
         state = f"revoked {key.revoked[:10]}" if key.revoked else "yours" if key.name in own else "trusted"
         click.echo(f"{key.name:<16} {key.fingerprint}  {key.since[:10]}  {state}")
+    for caller in callers:
+        scopes = ",".join(each for each in calling.SCOPES if each in caller.scopes)
+        click.echo(f"{caller.name:<16} calls {scopes}  {caller.since[:10]}  {_state(caller)}")
+
+
+def _state(key: calling.CallingKey) -> str:
+    if key.revoked:
+        return f"revoked {key.revoked[:10]}"
+    if key.until <= time.time():
+        return f"ended {key.expires[:10]}"
+    return f"until {key.expires[:16]}" if key.expires else "good"
 
 
 @keys_command.command("export")
@@ -87,9 +125,22 @@ def export_command(name: str, **flags: Any) -> None:
 
 @keys_command.command("revoke")
 @click.argument("name")
+@click.option(
+    "--for", "purpose", type=click.Choice(["signing", "calling"]), help="Which one, where both have the name."
+)
+@file_option
 @options("home")
-def revoke_command(name: str, **flags: Any) -> None:
-    """Let no signature of a key count here any more, whenever it was made. NAME may also be a fingerprint."""
-    home = settle(flags).home
+def revoke_command(name: str, purpose: str | None, file: str | None, **flags: Any) -> None:
+    """Let a key count no more: no signature of it, whenever made; no call with it. NAME may also be a fingerprint."""
+    path, home = _calling_file(file, dict(flags)), settle(flags).home
+    calls = any(key.name == name for key in calling.known(path))
+    signs = any(key.name == name for key in trust.keys(home).values())
+    if calls and signs and not purpose and not file:
+        raise UsageError(f"Two keys are called {name}", hint="Say which: --for signing or --for calling.")
+    if purpose == "calling" or file or (calls and purpose != "signing"):
+        revoked = calling.revoke(path, name, when=_now())
+        click.echo(f"{revoked.name}  revoked {revoked.revoked[:10]}")
+        note("a running service shuts it out within two seconds")
+        return
     key = keyring.revoke(home, name, when=_now())
     click.echo(f"{key.name}  {key.fingerprint}  revoked {key.revoked[:10]}")
