@@ -126,7 +126,7 @@ def key_of(word: str) -> CallingKey:
 def _recorded(word: str) -> CallingKey:
     mark, *rest = word.removeprefix(MARK).split(";")
     facts = dict(each.partition("=")[::2] for each in rest)
-    twice = len(facts) < len(rest)
+    sound = len(facts) == len(rest) and all(facts.values())
     name = facts.pop("name", "")
     try:
         if not HEX.fullmatch(mark) or not NAME.fullmatch(name):
@@ -135,7 +135,7 @@ def _recorded(word: str) -> CallingKey:
         end = facts.pop("expires", "")
         until = _moment(end).timestamp() if end else FOR_EVER
         key = CallingKey(name, bytes.fromhex(mark), scopes, facts.pop("since", ""), until, facts.pop("revoked", ""))
-        if facts or twice:
+        if facts or not sound:
             raise ValueError  # what is not known here may be a limit, and a limit is not to be passed over
     except (ValueError, OverflowError, UsageError):
         raise SettingError(
