@@ -27,9 +27,9 @@ from ketch.errors import SettingError
 from ketch.log import read
 from ketch.predict import Predictor, Results, Rows
 from ketch.schema import Columns
-from ketch.serve import Response, front
+from ketch.serve import Call, desk, front
 from ketch.serve.guard import Guard
-from ketch.serve.routes import Asked, Service
+from ketch.serve.routes import Service
 from ketch.serve.server import listen, start, url_of
 from tests.doors import KEY, ROW, Doors, Small, Wire, fronting, getting, problem, question, rows
 
@@ -521,7 +521,7 @@ def test_a_row_without_an_answer_does_not_touch_its_neighbours(small: Small, tro
 
 
 def test_more_rows_than_one_call_takes(port: int, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front, "MOST_ROWS", 3)
+    monkeypatch.setattr(desk, "MOST_ROWS", 3)
     asked = rows(2)
     with Wire(port) as one, Wire(port) as two:
         for made in (one, two):
@@ -533,7 +533,7 @@ def test_more_rows_than_one_call_takes(port: int, small: Small, monkeypatch: pyt
 class Broken(Service):
     """A service with a bug where none should be."""
 
-    def problem(self, error: Exception, path: str, request_id: str) -> Any:
+    def problem(self, *args: Any) -> Any:
         raise ZeroDivisionError
 
 
@@ -548,10 +548,11 @@ def test_nobody_is_left_waiting_by_a_bug_that_is_logged(small: Small, monkeypatc
 class Unlucky(Service):
     """A service with a bug: it cannot finish one question."""
 
-    def finish(self, asked: Asked, results: Results) -> Response:
-        if asked.request_id == "unlucky":
+    plain = False
+
+    def record(self, call: Call, rows: Rows, results: Results, began: float) -> None:
+        if call.request_id == "unlucky":
             raise ZeroDivisionError("secret")
-        return super().finish(asked, results)
 
 
 def test_a_bug_in_finishing_costs_one_answer_and_is_logged(small: Small, caplog: pytest.LogCaptureFixture) -> None:
@@ -571,6 +572,9 @@ class Stuck(Predictor):
         super().__init__(healthy.bundle, healthy._runner)
 
     def ask(self, rows: Rows) -> Raw:
+        raise ZeroDivisionError
+
+    def answer_row(self, values: object) -> Results:
         raise ZeroDivisionError
 
 

@@ -14,7 +14,7 @@ from ketch import page
 from ketch.bundle import Bundle
 from ketch.codec import JSON
 from ketch.schema import Answer, Contract, Field
-from ketch.serve.routes import ROUTES
+from ketch.serve import all_routes
 from tests.doors import KEY, ROW, Door, Doors, Small
 
 HOSTILE = "<script>alert(1)</script>\"'&`$(touch /tmp/x) {{7*7}} {% raw %} $HOME \\"
@@ -155,14 +155,14 @@ def validate(document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_openapi_is_openapi_for_every_kind_of_answer(small: Small, kind: str) -> None:
-    routes = {each.path: {each.method: each.summary} for each in ROUTES if each.summary}
+    routes = {each.path: {each.method: each.summary} for each in all_routes() if each.summary}
     validate(page.openapi(hostile(small, **ANSWERS[kind]), guarded=True, routes=routes))
 
 
 def test_openapi_describes_the_service(door: Door) -> None:
     document = door.send("GET", "/openapi.json").json
     validate(document)
-    assert document["paths"].keys() == {each.path for each in ROUTES if each.summary}
+    assert document["paths"].keys() == {each.path for each in all_routes() if each.summary}
     assert document["servers"] == [{"url": "/models/churn" if door.name == "mounted" else "/"}]
     assert "securitySchemes" not in document["components"]
     row = document["paths"]["/predict"]["post"]["requestBody"]["content"][JSON]["examples"]["one row"]["value"]

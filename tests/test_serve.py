@@ -15,10 +15,10 @@ import ketch
 from ketch.errors import AnswersDiffer, KetchError
 from ketch.log import Log, Record
 from ketch.predict import Limits, Predictor, Results
-from ketch.serve import Request
+from ketch.serve import Request, all_routes
 from ketch.serve.app import app_of
 from ketch.serve.guard import Guard
-from ketch.serve.routes import READY_FOR, ROUTES, Service
+from ketch.serve.routes import READY_FOR, Service
 from tests.doors import KEY, PROBLEM, ROW, Answered, Door, Doors, ServiceDoor, Small, WsgiDoor, problem, rows, sound
 
 JSON = {"content-type": "application/json"}
@@ -228,7 +228,7 @@ def test_a_sane_id_is_kept_in_answers_and_refusals(door: Door) -> None:
     assert door.send("GET", "/health/live", headers).headers["x-request-id"] == "Trace-1.2:3/4+5=6"
 
 
-@pytest.mark.parametrize("path", sorted({each.path for each in ROUTES if each.method == "GET"}))
+@pytest.mark.parametrize("path", sorted({each.path for each in all_routes() if each.method == "GET"}))
 def test_head_is_get_without_a_body(door: Door, path: str) -> None:
     got, asked = door.send("GET", path), door.send("HEAD", path)
     assert got.status == asked.status == 200
@@ -476,7 +476,7 @@ HEADERS = st.fixed_dictionaries(
     },
 )
 VISIBLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30)
-PATHS = st.sampled_from(sorted({each.path for each in ROUTES})) | VISIBLE.map("/".__add__)
+PATHS = st.sampled_from(sorted({each.path for each in all_routes()})) | VISIBLE.map("/".__add__)
 METHODS = st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "QUERY"])
 
 
@@ -504,7 +504,7 @@ def ours(door: Door, path: str, method: str, answered: Answered) -> bool:
     """Below another app, that app answers for unknown paths and methods; gunicorn itself for what is not HTTP."""
     assert answered.status < 500, answered
     if door.name == "mounted":
-        known = {each.path for each in ROUTES}
+        known = {each.path for each in all_routes()}
         return path in known and method not in {"TRACE", "PROPFIND", "QUERY"}
     return not (door.name == "gunicorn" and answered.status == 400 and answered.kind == "text/html")
 

@@ -6,6 +6,7 @@
 from collections.abc import Iterable, Sequence
 
 from ketch.adapters import Raw
+from ketch.codec import Row
 from ketch.errors import KetchError
 from ketch.predict import Predictor, Results, Rows
 
@@ -22,6 +23,22 @@ def run_together(predictor: Predictor, requests: Sequence[Rows]) -> list[Results
     except KetchError:
         return [_alone(predictor, rows) for rows in requests]
     return [_answer(predictor, part, rows) for part, rows in zip(split(raw, requests), requests, strict=True)]
+
+
+def run_rows(predictor: Predictor, read: Sequence[Row]) -> list[Results | KetchError]:
+    """Answer single rows, as `Predictor.read_row` has read them, in one call of the model.
+
+    A row that the model cannot answer is refused alone: each is then asked on its own.
+    """
+    if len(read) > 1:
+        try:
+            found = predictor.run(predictor.rows_of(read)).columns
+            names = list(found)
+            each = zip(*found.values(), strict=True)
+            return [Results({name: [value] for name, value in zip(names, row, strict=True)}, 1, True) for row in each]
+        except KetchError:
+            pass
+    return [_one(predictor, values) for values in read]
 
 
 def merge(requests: Sequence[Rows]) -> Rows:
@@ -41,6 +58,13 @@ def split(raw: Raw, requests: Sequence[Rows]) -> Iterable[Raw]:
             None if raw.scores is None else raw.scores[start:end],
         )
         start = end
+
+
+def _one(predictor: Predictor, values: Row) -> Results | KetchError:
+    try:
+        return predictor.answer_row(values)
+    except KetchError as error:
+        return error
 
 
 def _alone(predictor: Predictor, rows: Rows) -> Results | KetchError:

@@ -86,8 +86,9 @@ class Predictor:
         self._runner = runner
         self.checker = Checker(opened.contract.fields, strict=limits.strict, lenient=limits.lenient)
         self._shape = _shaper(opened.contract.answer)
+        self.alone = hasattr(runner, "alone")  # asking it for many rows at once saves nothing
         # an original may tell 5 from 5.0, a program does not
-        self._read_row = codec.row_reader(opened.contract.fields) if hasattr(runner, "row") else None
+        self.read_row = codec.row_reader(opened.contract.fields) if hasattr(runner, "row") else None
 
     @property
     def answers(self) -> list[str]:
@@ -100,8 +101,8 @@ class Predictor:
         Raises:
             RequestError: one of its kinds, with the rows and fields at fault.
         """
-        if self._read_row and content_type == JSON and (values := self._read_row(body)) is not None:
-            return Rows({each.name: [value] for each, value in zip(self.contract.fields, values, strict=True)}, 1, True)
+        if self.read_row and content_type == JSON and (values := self.read_row(body)) is not None:
+            return self.rows_of([values], single=True)
         return self.check(codec.decode(body, content_type, self.contract.fields, max_rows=self.limits.max_rows))
 
     def check(self, table: Table) -> Rows:
@@ -160,12 +161,23 @@ class Predictor:
 
     def __call__(self, body: bytes, content_type: str = JSON, accept: str = "") -> bytes:
         """Answer a body with a body."""
-        if self._read_row and content_type == JSON and not accept and (values := self._read_row(body)) is not None:
-            return self.encode(self._answer_row(values))
+        if self.read_row and content_type == JSON and not accept and (values := self.read_row(body)) is not None:
+            return self.encode(self.answer_row(values))
         return self.encode(self.run(self.decode(body, content_type)), codec.accepted(accept, content_type))
 
-    def _answer_row(self, values: Sequence[object]) -> Results:
-        """Answer one clean row of a compiled model, by the shortest way."""
+    def rows_of(self, read: Sequence[codec.Row], *, single: bool = False) -> Rows:
+        """Put rows that `read_row` has read, and so checked, into columns."""
+        columns: Columns = {
+            each.name: list(values) for each, values in zip(self.contract.fields, zip(*read, strict=True), strict=True)
+        }
+        return Rows(columns, len(read), single)
+
+    def answer_row(self, values: Sequence[object]) -> Results:
+        """Answer one row that `read_row` has read, by the shortest way.
+
+        Raises:
+            NotAnswerable: the model fails on it, or its answer is not a finite number.
+        """
         runner: Any = self._runner
         try:
             raw = runner.row(values)

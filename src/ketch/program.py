@@ -241,6 +241,8 @@ class Rows(dict[object, Any]):
 class LinearEvaluator:
     """Add up what each value is worth: tables first, then the rest, whichever way a row came."""
 
+    alone = True  # each row is a sum of its own
+
     def __init__(self, program: Linear, answer: Answer, fields: Sequence[Field]) -> None:
         self._bias = list(program.bias)
         self._link = LINKS[program.link]

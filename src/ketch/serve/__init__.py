@@ -1,18 +1,22 @@
 """Online: one core of routes and guard, and the doors before it.
 
-Request --guard--> route --decode, run, encode--> Response
+Request --guard--> Call --route: decode, run, encode--> Response
 """
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ketch.predict import Predictor
+
 DOORS: Final = {  # name -> where it stands
-    "Front": "ketch.serve.front",
+    "front_of": "ketch.serve.front",
     "app_of": "ketch.serve.app",
     "serve_model": "ketch.serve.server",
 }
+ROOMS: Final = ("predictions", "pages", "health")  # siblings that have ROUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     base_url: str = ""
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,42 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Call:
+    """A request that was let in, with the model version that answers it."""
+
+    request: Request
+    request_id: str
+    caller: str
+    args: Mapping[str, str]
+    predictor: Predictor
+    flags: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One path: what it answers to and what a key must be good for; an empty scope lets everybody in.
+
+    A `{name}` in the path stands for one of its segments. What is `of_model` stands below /models/NAME too. `rewrite`
+    may turn the body of a problem into what the clients of a protocol read.
+    """
+
+    path: str
+    method: str
+    summary: str
+    scope: str
+    handle: Callable[[Any, Call], Response]
+    of_model: bool = False
+    rewrite: Callable[[dict[str, object]], dict[str, object]] | None = None
+
+
 def door(name: str) -> Callable[..., Any]:
     """Open one of the doors by its name."""
     found: Callable[..., Any] = getattr(importlib.import_module(DOORS[name]), name)
     return found
+
+
+@functools.cache
+def all_routes() -> tuple[Route, ...]:
+    """Gather the routes of all siblings that have some."""
+    return tuple(each for room in ROOMS for each in importlib.import_module(f"ketch.serve.{room}").ROUTES)

@@ -14,11 +14,10 @@ from ketch.log import Log
 from ketch.predict import Limits, Predictor, load
 from ketch.serve import Request, Response
 from ketch.serve.guard import Guard, keys_of
-from ketch.serve.routes import MOST_DISCARDED, ROUTES, Service, too_large
+from ketch.serve.routes import MOST_DISCARDED, Service, at, too_large
 from ketch.settings import read
 
 METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")  # the routes say which of them they take
-TAKES: Final = frozenset((each.path, each.method) for each in ROUTES)
 
 
 def flask_app(
@@ -55,7 +54,7 @@ def app_of(service: Service) -> flask.Flask:
         asked = Request(flask.request.method, flask.request.path, _headers())
         cause: Exception = getattr(error, "original_exception", None) or error
         if cause is not error:  # whatever it is, the service calls it a bug and logs it
-            return _reply(service.problem(cause, asked.path, service.request_id(asked.headers)))
+            return _reply(service.problem(cause, asked, service.request_id(asked.headers)))
         hint = "GET /openapi.json describes what is read here."
         known = None if error.code in {404, 405} else RequestError(error.name, hint=hint)
         return _reply(service.handle(asked, unread=known))
@@ -67,28 +66,30 @@ def app_of(service: Service) -> flask.Flask:
 def blueprint(service: Service, name: str = "ketch") -> flask.Blueprint:
     """Make a blueprint that can be mounted below any path of another Flask app."""
     made = flask.Blueprint(name, __name__)
-    for path in sorted({each.path for each in ROUTES}):
-        endpoint = "".join(letter if letter.isalnum() else "_" for letter in path.strip("/")) or "home"
+    for rule, endpoint in (("/", "home"), ("/<path:path>", "any")):
         made.add_url_rule(
-            path, endpoint, partial(_answer, service, path), methods=METHODS, provide_automatic_options=False
+            rule, endpoint, partial(_answer, service, rule), methods=METHODS, provide_automatic_options=False
         )
     return made
 
 
-def _answer(service: Service, path: str) -> flask.Response:
-    asked = flask.request
+def _answer(service: Service, rule: str, path: str = "") -> flask.Response:
+    asked, path = flask.request, "/" + path
     asked.max_content_length = service.max_body + 1  # werkzeug cuts a body of unknown length there and says nothing
     body, unread = b"", None
-    if asked.method == "POST" and (path, "POST") in TAKES:  # nothing else is worth waiting for a body
+    if asked.method == "POST" and any(
+        each.method == "POST" for each, _ in at(path)
+    ):  # else no body is worth waiting for
         try:
             body = asked.get_data(cache=False)
         except RequestEntityTooLarge:
             unread = too_large(service.max_body)
         if unread or (asked.content_length is None and len(body) > service.max_body):
             _discard(asked)
-    mounted_at = asked.url_rule.rule.removesuffix(path) if asked.url_rule else ""
+    mounted_at = asked.url_rule.rule.removesuffix(rule) if asked.url_rule else ""
     base_url = asked.host_url.rstrip("/") + asked.root_path + mounted_at
-    return _reply(service.handle(Request(asked.method, path, _headers(), body, base_url), unread=unread))
+    query = asked.query_string.decode("latin-1")
+    return _reply(service.handle(Request(asked.method, path, _headers(), body, base_url, query), unread=unread))
 
 
 def _discard(asked: flask.Request) -> None:

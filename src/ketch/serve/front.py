@@ -1,59 +1,102 @@
-"""The fast front: uvicorn, with the predict route answered ahead of the Flask app.
-
-Every complete question that arrived in one tick of the event loop is answered by one call of the model. There
-is no timer, so that a lone question never waits.
-"""
+"""The fast front: uvicorn, with predictions and health answered ahead of the Flask app."""
 
 import asyncio
 import http
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ketch.batching import run_together
-from ketch.errors import HeadersTooLarge, RequestError
-from ketch.predict import Results
+from ketch.errors import Busy, HeadersTooLarge, KetchError, RequestError, SlowRequest
 from ketch.serve import Request, Response
-from ketch.serve.routes import MOST_DISCARDED, Asked, Service, too_large
+from ketch.serve.desk import PATH, Desk, Manner, named
+from ketch.serve.metrics import Memory, Page
+from ketch.serve.routes import MODELS, MOST_DISCARDED, SAFE_ID, Service, too_large
 
-PATH: Final = b"/predict"
-MOST_ROWS: Final = 1024  # in one call of the model, so that a small question is not held up by a crowd
 LARGEST_HEAD: Final = 2**16  # bytes of URL and headers; what arrives in one piece is read all the same
 REASONS: Final = {status.value: status.phrase for status in http.HTTPStatus}
+HEALTH: Final = {b"/health/live": False, b"/health/ready": True}  # path -> whether a model is asked for it
+VARYING: Final = frozenset({b"content-length", b"x-request-id"})  # what differs between questions of the same manner
+NOBODY: Final = Manner.of_nobody()
+IDLE, READING, ANSWERING = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the server waits, in seconds, and for how many."""
+
+    deadline: float = 30.0  # for an answer of a model
+    head: float = 10.0  # for the headers of a request, and for its body beyond what its size explains
+    idle: float = 75.0  # for the next request of a connection: longer than what common load balancers wait
+    slowest: int = 1024  # bytes of a body that must come in a second
+    connections: int = 4096
+
+
+@dataclass(slots=True)
+class Hall:
+    """What all connections of one server share."""
+
+    service: Service
+    page: Page = field(default_factory=lambda: Memory().page(1))
+    patience: Patience = Patience()
+    desks: dict[asyncio.AbstractEventLoop, Desk] = field(default_factory=dict)
+    now: float = 0.0  # a clock that goes twice a second, for what needs no better one
+    prober: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "ketch-ready"))
+
+    def desk(self, loop: asyncio.AbstractEventLoop) -> Desk:
+        """Give the desk of an event loop."""
+        found = self.desks.get(loop)
+        if found is None:
+            found = self.desks[loop] = Desk(self.service, loop, self.page, self.patience.deadline)
+        return found
+
+
+class NobodyWaits:
+    """Stands for the event of a cycle, which uvicorn sets when a connection is lost."""
+
+    def set(self) -> None:
+        """Do nothing."""
+
+
+NOBODY_WAITS: Final = NobodyWaits()
+
+
+def front_of(service: Service, page: Page | None = None, patience: Patience = Patience()) -> "type[Front]":
+    """Make the protocol of one server."""
+    hall = Hall(service, patience=patience) if page is None else Hall(service, page, patience)
+    return type("ServiceFront", (Front,), {"hall": hall})
 
 
 class Question:
-    """One request to the predict route, or the refusal of one; stands where uvicorn's own cycle would."""
+    """One request that the front answers, or the refusal of one; stands where uvicorn's own cycle would."""
 
-    __slots__ = (
-        "body",
-        "discarded",
-        "disconnected",
-        "expects",
-        "front",
-        "headers",
-        "keep_alive",
-        "message_event",
-        "read",
-        "refusal",
-        "response_complete",
-        "started",
-        "too_long",
-    )
+    # what stands here is what most of them keep
+    body: Any = b""  # a bytearray while it comes in parts
+    request_id, began, discarded = "", 0.0, 0
+    manner: Manner = NOBODY
+    refusal: Response | None = None
+    started = read = too_long = response_complete = disconnected = False
+    message_event = NOBODY_WAITS
 
-    def __init__(self, front: "Front", headers: Mapping[str, str], *, keep_alive: bool, expects: bool = False) -> None:
-        self.front = front
-        self.headers = headers
-        self.keep_alive = keep_alive
-        self.expects = expects
-        self.body = bytearray()
-        self.discarded = 0
-        self.refusal: Response | None = None
-        self.started = self.read = self.too_long = self.response_complete = self.disconnected = False
-        self.message_event = _NOBODY_WAITS
+    def __init__(self, front: "Front", path: str, model: str, *, keep_alive: bool, expects: bool = False) -> None:
+        self.front, self.path, self.model = front, path, model
+        self.method = "POST"
+        self.pairs, self.keep_alive, self.expects = front.headers, keep_alive, expects
+
+    @property
+    def gone(self) -> bool:
+        """Say whether nobody waits for the answer any more."""
+        return self.disconnected or self.front.transport.is_closing()
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Give the headers by name."""
+        return named(self.pairs)
 
     def feed(self, data: bytes) -> None:
         """Take a part of the body; one that grows too long is refused as soon as may be and its rest thrown away."""
@@ -62,9 +105,14 @@ class Question:
             if self.discarded > MOST_DISCARDED:
                 self.front.transport.close()
             return
-        self.body += data
-        if len(self.body) > self.front.service.max_body:
-            self.too_long, self.body = True, bytearray()
+        if not self.body:
+            self.body = data
+        else:
+            if type(self.body) is bytes:
+                self.body = bytearray(self.body)
+            self.body += data
+        if len(self.body) > self.front.hall.service.max_body:
+            self.too_long, self.body = True, b""
             if self.started:
                 self._refuse_length()
 
@@ -76,7 +124,7 @@ class Question:
         elif self.too_long:
             self._refuse_length()
         elif self.read:
-            self.front.desk.put(self)
+            self._ask()
         elif self.expects:
             self.front.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -87,135 +135,124 @@ class Question:
             if not self.keep_alive:
                 self.front.transport.close()
         elif self.started:
-            self.front.desk.put(self)
+            self._ask()
+
+    def _ask(self) -> None:
+        self.began = time.perf_counter()
+        front = self.front
+        if self.path != PATH:
+            self._probe()
+            return
+        kept = []
+        for pair in self.pairs:
+            if pair[0] not in VARYING:
+                kept.append(pair)
+            elif pair[0] == b"x-request-id":
+                given = pair[1].decode("latin-1")
+                self.request_id = given if SAFE_ID.fullmatch(given) else ""
+        if type(self.body) is bytearray:
+            self.body = bytes(self.body)
+        service = front.hall.service
+        try:
+            self.manner = front.desk.manner(tuple(kept), self.model)
+            if service.rates is not None:
+                service.rates.take(self.manner.caller)
+        except Exception:
+            self.write(service.handle(self.request()))
+            return
+        front.desk.put(self)
+
+    def request(self) -> Request:
+        """Give the request as any door does."""
+        body = self.body if self.read else b""
+        path = f"{MODELS}{self.model}{self.path}" if self.model else self.path
+        return Request(self.method, path, self.headers, bytes(body))
+
+    def _probe(self) -> None:
+        """Answer for the health of the server, though all of its threads may be at work."""
+        front, request = self.front, self.request()
+        if self.path == "/health/live":
+            self.write(front.hall.service.handle(request))
+            return
+        asked = front.hall.prober.submit(front.hall.service.handle, request)
+        asked.add_done_callback(lambda done: front.loop.call_soon_threadsafe(self.write, done.result()))
 
     def _refuse_length(self) -> None:
-        service = self.front.service
-        asked = Request("POST", "/predict", self.headers)
-        self.write(service.handle(asked, unread=too_large(service.max_body)))
+        service = self.front.hall.service
+        self.write(service.handle(self.request(), unread=too_large(service.max_body)))
+
+    def end_connection(self) -> None:
+        """Leave without an answer."""
+        self.front.transport.close()
+
+    def write_answer(self, prefix: bytes, request_id: bytes, body: bytes) -> None:
+        """Write the usual answer, from what all answers of its manner begin with."""
+        if not self.keep_alive:
+            prefix = prefix.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
+        front = self.front
+        front.transport.write(
+            b"%b%b\r\n%bcontent-length: %d\r\n\r\n%b" % (prefix, request_id, front.date(), len(body), body)
+        )
+        self._written()
 
     def write(self, response: Response) -> None:
-        """Write the answer; where the connection is not kept, it ends when all of the question is read."""
+        """Write any answer; where the connection is not kept, it ends when all of the question is read."""
         front = self.front
         if front.transport.is_closing():
             return
+        headers = dict(response.headers)
+        if headers.pop("Connection", "") == "close":
+            self.keep_alive = False
         head = f"HTTP/1.1 {response.status} {REASONS[response.status]}\r\ncontent-type: {response.content_type}\r\n"
-        lines = "".join(f"{name.lower()}: {value}\r\n" for name, value in response.headers.items())
+        lines = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers.items())
         last = "" if self.keep_alive else "connection: close\r\n"
         length = f"content-length: {len(response.body)}\r\n{last}\r\n"
-        date = b"".join(b"%b: %b\r\n" % pair for pair in front.server_state.default_headers)
-        front.transport.write((head + lines).encode("latin-1") + date + length.encode("latin-1") + response.body)
+        body = b"" if self.method == "HEAD" else response.body
+        front.transport.write((head + lines).encode("latin-1") + front.date() + length.encode("latin-1") + body)
+        self._written()
+
+    def _written(self) -> None:
         self.response_complete = True
         if self.read and not self.keep_alive:
-            front.transport.close()
-        front.on_response_complete()
-
-
-class _NobodyWaits:
-    def set(self) -> None:
-        """Do what uvicorn asks of a cycle's event when a connection is lost: nothing here."""
-
-
-_NOBODY_WAITS: Final = _NobodyWaits()
-
-
-def named(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Give headers as text; of one that comes twice the values stand in one line, as WSGI has it."""
-    found = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-    if len(found) < len(headers):
-        for name in found:
-            found[name] = ",".join(value.decode("latin-1") for each, value in headers if each.decode("latin-1") == name)
-    return found
-
-
-class Desk:
-    """Collect the questions of one tick and answer them together."""
-
-    def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
-        self._service = service
-        self._loop = loop
-        self._waiting: list[Question] = []
-
-    def put(self, question: Question) -> None:
-        """Queue a complete question; the first of a tick calls for the answers."""
-        self._waiting.append(question)
-        if len(self._waiting) == 1:
-            self._loop.call_soon(self._answer_all)
-
-    def _answer_all(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        try:
-            self._answer_by_parts(waiting)
-        finally:
-            for question in waiting:  # nobody is left waiting for an answer that does not come
-                if not question.response_complete:
-                    question.front.transport.close()
-
-    def _answer_by_parts(self, waiting: Sequence[Question]) -> None:
-        ready: list[tuple[Question, Asked]] = []
-        rows = 0
-        for question in waiting:
-            asked = None if question.front.transport.is_closing() else self._begin(question)
-            if asked is None:
-                continue
-            if ready and rows + asked.rows.n > MOST_ROWS:
-                self._answer(ready)
-                ready, rows = [], 0
-            ready.append((question, asked))
-            rows += asked.rows.n
-        if ready:
-            self._answer(ready)
-
-    def _begin(self, question: Question) -> Asked | None:
-        service, headers = self._service, question.headers
-        request_id = service.request_id(headers)
-        try:
-            client = service.guard.check(headers, needs_key=True)
-            return service.begin(headers, bytes(question.body), request_id, client)
-        except Exception as error:
-            question.write(service.problem(error, "/predict", request_id))
-            return None
-
-    def _answer(self, ready: Sequence[tuple[Question, Asked]]) -> None:
-        found: Sequence[Results | Exception]
-        try:
-            found = run_together(self._service.predictor, [asked.rows for _, asked in ready])
-        except Exception as error:
-            found = [error] * len(ready)
-        for (question, asked), results in zip(ready, found, strict=True):
-            question.write(self._response(asked, results))
-
-    def _response(self, asked: Asked, results: Results | Exception) -> Response:
-        try:
-            if isinstance(results, Exception):
-                raise results
-            return self._service.finish(asked, results)
-        except Exception as error:
-            return self._service.problem(error, "/predict", asked.request_id)
+            self.front.transport.close()
+        self.front.on_response_complete()
 
 
 class Front(HttpToolsProtocol):
     """uvicorn's protocol, with questions to the predict route taken out of its stream."""
 
-    service: Service
-    desks: dict[asyncio.AbstractEventLoop, Desk]
+    hall: Hall
     cycle: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.desk = self.desks.get(self.loop) or self.desks.setdefault(self.loop, Desk(self.service, self.loop))
+        self.desk = self.hall.desk(self.loop)
         self.turn: Any = None  # the cycle that is being answered; `cycle` is the last one begun
         self.in_body = False
         self.refused = False
         self.held = False
         self.head = 0  # bytes since the last headers or piece of a body were complete
+        self.phase, self.since, self.received = IDLE, self.hall.now, 0
+        self.looked = IDLE
+
+    def connection_made(self, transport: Any) -> None:
+        """Take a connection, unless there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > self.hall.patience.connections:
+            self._refuse_rest(Busy("There are too many connections", hint="Ask again in a second."))
+
+    def date(self) -> bytes:
+        """Give the header that says when."""
+        found = self.server_state.default_headers
+        return b"date: %b\r\n" % found[0][1] if found else b""
 
     def data_received(self, data: bytes) -> None:
         """Read on, but not for ever without an end of the headers."""
         if self.refused:
             return
         self.head += len(data)
-        self._unset_keepalive_if_required()
+        if self.phase == IDLE:
+            self.phase, self.since, self.received = READING, self.hall.now, 0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -226,20 +263,27 @@ class Front(HttpToolsProtocol):
             hint = f"Keep URL and headers together below {LARGEST_HEAD} bytes."
             self._refuse_rest(HeadersTooLarge("The headers are too large", hint=hint))
 
+    def on_message_begin(self) -> None:
+        """Begin a request; what only uvicorn needs of it is made when it gets it."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
     def on_headers_complete(self) -> None:
         """Take a question, or leave the request to uvicorn and the Flask app."""
         self.head = 0
         parser, method = self.parser, self.parser.get_method()
         if parser.should_upgrade() and method != b"CONNECT":
             return
-        if method != b"POST" or not self._is_for_predict():
-            # WSGI takes _ for -: another header would go by the name of a known one
-            self.headers[:] = [pair for pair in self.headers if b"_" not in pair[0]]
-            super().on_headers_complete()
-            self.in_body = True
+        path, model = self._place(method)
+        if not path:
+            self._leave_to_uvicorn()
             return
         before, kept = self.cycle, parser.get_http_version() != "1.0" and parser.should_keep_alive()
-        self.cycle = Question(self, named(self.headers), keep_alive=kept, expects=self.expect_100_continue)
+        self.cycle = Question(self, path, model, keep_alive=kept, expects=self.expect_100_continue)
+        self.headers = []  # trailers are none
+        if path != PATH:
+            self.cycle.method = method.decode()
         self.in_body = True
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
@@ -247,12 +291,35 @@ class Front(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
-    def _is_for_predict(self) -> bool:
-        return self.url == PATH or unquote_to_bytes(httptools.parse_url(self.url).path or b"") == PATH
+    def _place(self, method: bytes) -> tuple[str, str]:
+        """Give the path of a route that the front answers, and the model's name; no path where it does not."""
+        if method == b"POST":
+            if self.url == b"/predict":
+                return PATH, ""
+            path = unquote_to_bytes(httptools.parse_url(self.url).path or b"").decode("utf-8", "replace")
+            if path == PATH:
+                return PATH, ""
+            if path.startswith(MODELS) and path.endswith(PATH):
+                name = path[len(MODELS) : -len(PATH)]
+                return (PATH, name) if name in self.hall.service.lineup.lines else ("", "")
+        elif method in {b"GET", b"HEAD"} and self.url in HEALTH:
+            return self.url.decode(), ""
+        return "", ""
+
+    def _leave_to_uvicorn(self) -> None:
+        # WSGI takes _ for -: another header would go by the name of a known one
+        url, headers = self.url, [pair for pair in self.headers if b"_" not in pair[0]]
+        expects = self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers[:] = headers
+        super().on_headers_complete()
+        self.in_body = True
 
     def on_body(self, body: bytes) -> None:
         """Hand a part of a body to whom it belongs."""
         self.head = 0
+        self.received += len(body)
         if type(self.cycle) is Question:
             self.cycle.feed(body)
         else:
@@ -263,6 +330,7 @@ class Front(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         self.in_body = False
+        self.phase = ANSWERING
         if type(self.cycle) is Question:
             self.cycle.end()
         else:
@@ -277,11 +345,50 @@ class Front(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with what was asked next, once the caller takes its answers."""
-        if self.flow.write_paused and not self.transport.is_closing():
+        if self.transport.is_closing():
+            self.server_state.total_requests += 1
+            return
+        if self.flow.write_paused:
             self.flow.pause_reading()
             self.held = True
-        else:
-            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        elif not self.in_body:
+            if self.head:
+                self.phase, self.since, self.received = READING, self.hall.now, 0
+            else:
+                self.phase = IDLE
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Leave out uvicorn's timer for each request: `tick` looks after all connections together."""
+
+    def shutdown(self) -> None:
+        """End the connection after what is being asked or answered on it."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        elif not self.head:  # else a request is just arriving; its answer will end the connection
+            self.transport.close()
+
+    def tick(self, now: float) -> None:
+        """End the connection where it takes too long."""
+        patience = self.hall.patience
+        if self.phase == IDLE and self.looked != IDLE:
+            self.since = now  # it is idle since some moment after the last look
+        self.looked, waited = self.phase, now - self.since
+        if self.phase == IDLE:
+            if waited > patience.idle:
+                self.transport.close()
+        elif self.held or self.flow.write_paused:
+            if waited > patience.idle:
+                self.transport.abort()
+        elif self.phase == READING and waited > patience.head + self.received / patience.slowest:
+            hint = f"Send a request within {patience.head:g} seconds, and a long body faster."
+            self._refuse_rest(SlowRequest("The request took too long to arrive", hint=hint))
+            self.since = now
 
     def resume_writing(self) -> None:
         """Go on, now that the caller has taken its answers."""
@@ -318,12 +425,14 @@ class Front(HttpToolsProtocol):
             b"\r\n".join([*lines, b"connection: keep-alive" if kept else b"connection: close", b"", rest])
         )
 
-    def _refuse_rest(self, error: RequestError) -> None:
+    def _refuse_rest(self, error: KetchError) -> None:
         """Refuse what comes now and end the connection, once all that was asked before is answered."""
         self.refused = True
-        refusal: Any = Question(self, {}, keep_alive=False)
+        self.headers = []
+        refusal: Any = Question(self, "", "", keep_alive=False)
         refusal.read = True
-        refusal.refusal = self.service.problem(error, "", self.service.request_id({}))
+        service = self.hall.service
+        refusal.refusal = service.problem(error, Request("", ""), service.new_id())
         busy = self.cycle is not None and not self.cycle.response_complete
         if not self.in_body and busy:
             self.pipeline.appendleft((refusal, self.app))

@@ -1,188 +1,357 @@
-"""The routes: plain data in, plain data out; every door calls these and nothing else.
+"""The service behind every door: plain data in, plain data out.
 
-Request --*begin*--> Asked --run (alone or batched)--> Results --*finish*--> Response
+Request --find, let in--> Call --handle--> Response;  rows --*ask*--> Results --*record*--> log and counters
 """
 
-import importlib.resources
+import functools
 import itertools
 import logging
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
-from urllib.parse import quote, urlsplit
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 
-from ketch import codec, page
+from ketch import codec
 from ketch.codec import JSON
 from ketch.errors import (
     BodyTooLarge,
+    Busy,
     Forbidden,
     HostNotAllowed,
     KetchError,
     MethodNotAllowed,
     NoSuchRoute,
     NotReady,
+    RowsRefused,
+    TooManyRequests,
     Unauthorized,
     UnsupportedMediaType,
 )
 from ketch.log import Log, Record
 from ketch.page import PROBLEM
 from ketch.predict import Predictor, Results, Rows
-from ketch.schema import Fault, json_schema
-from ketch.serve import Request, Response
+from ketch.schema import Fault
+from ketch.serve import Call, Request, Response, Route, all_routes
 from ketch.serve.guard import Guard
+from ketch.serve.lineup import Line, Lineup, version_of
+from ketch.serve.metrics import Memory, Metrics, Series
 
 SAFE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
+MODELS: Final = "/models/"
 MOST_FLAGS: Final = 16  # named in the header; the log has them all
 LONGEST_FLAGS: Final = 2000  # characters; proxies refuse answers whose headers are longer than a few KiB
-PAGE_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 MAX_BODY: Final = 8 * 2**20
 MOST_DISCARDED: Final = 64 * 2**20  # read on after a refusal, so that the client gets to see it
+MOST_ANSWERS: Final = 50  # classes that are counted one by one
 READY_FOR: Final = 1.0  # seconds that an answer of /health/ready stays good
-ASSETS: Final = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
-START_SWAGGER: Final = b'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true});\n'
+QUEUE: Final = 256  # questions that may wait for their turn
+# whoever sees these learns nothing of the model
+STRANGERS: Final = (Forbidden, HostNotAllowed, NotReady, TooManyRequests, Unauthorized)
 
 logger = logging.getLogger(__name__)
 
 
-STRANGERS: Final = (Forbidden, HostNotAllowed, NotReady, Unauthorized)  # whoever sees these learns nothing of the model
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a request, for access log and traces; `model` is empty where none was asked."""
+
+    call: Call
+    response: Response
+    model: str
+    route: str
+    began: float
+    seconds: float
+
+
+def _nowhere(service: Any, call: Call) -> Response:
+    raise NoSuchRoute("There is nothing here", hint="GET /openapi.json lists what there is.")
+
+
+NOWHERE: Final = Route("", "", "", "read", _nowhere)
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """One path: what it answers to and whether a key opens it."""
+class Place:
+    """Where a request leads: its route, or why there is none."""
 
-    path: str
-    method: str
-    summary: str
-    needs_key: bool
-    handle: Callable[["Service", Request, str, str], Response]
-
-
-@dataclass(slots=True)
-class Asked:
-    """A question read and checked, waiting for its answer."""
-
-    rows: Rows
-    accept: str
-    request_id: str
-    client: str
-    began: float
+    route: Route = NOWHERE
+    model: str = ""
+    args: Mapping[str, str] = field(default_factory=dict)
+    missing: KetchError | None = None
 
 
 class Service:
-    """One model behind its routes."""
+    """The models of one server behind their routes."""
 
     def __init__(
         self,
-        predictor: Predictor,
+        models: Lineup | Predictor,
         guard: Guard,
         *,
         log: Log | None = None,
         max_body: int = MAX_BODY,
+        queue: int = QUEUE,
+        rates: Any = None,
+        cors: Any = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.predictor = predictor
-        self.guard = guard
-        self.log = log
-        self.max_body = max_body
-        self._clock = clock
-        identity = f"{predictor.reference};sha256={predictor.bundle.sha256}"
-        self._marks = {"Ketch-Model": identity}
+        self.lineup = models if isinstance(models, Lineup) else Lineup.of(models)
+        self.guard, self.rates, self.cors = guard, rates, cors
+        self.log, self.max_body, self.queue = log, max_body, queue
+        self.clock = clock
+        self.draining = False
+        self.watchers: list[Callable[[Done], None]] = []
+        self.shadow: Callable[[Line, Call, Rows, Results], None] | None = None
+        self.busy: dict[int, float] = {}  # thread -> since when it asks a model
         self._series, self._numbers = os.urandom(8).hex(), itertools.count(1)
+        self.count_in(Memory())
+        self._turns = threading.Semaphore(queue)
         self._checking = threading.Lock()
         self._checked_until, self._ready = 0.0, False
-        self._pages: dict[str, bytes] = {}
 
-    # ---- one question ------------------------------------------------------------------------------
+    def count_in(self, memory: Memory, page: int = 1) -> None:
+        """Count on a page of a memory that may be shared with other workers."""
+        self.metrics = Metrics(memory.page(page), locked=True)
+        self.totals: Callable[[], Mapping[Series, Sequence[float]]] = memory.totals
+        for line, role, predictor in self.lineup.all():
+            self.show(line, role, predictor)
 
-    def handle(self, request: Request, *, unread: KetchError | None = None) -> Response:
+    def show(self, line: Line, role: str, predictor: Predictor, value: float = 1.0) -> None:
+        """Say among the metrics that a version is served, or no longer."""
+        sha256 = predictor.bundle.sha256
+        self.metrics.gauge(
+            "ketch_model", value, model=line.name, version=version_of(predictor), role=role, sha256=sha256
+        )
+
+    @property
+    def predictor(self) -> Predictor:
+        """Give the version that answers where no name is given."""
+        return self.lineup.line().champion
+
+    @property
+    def names(self) -> list[str]:
+        """Name the models served, the default one first."""
+        return sorted(self.lineup.lines, key=lambda name: (name != self.lineup.default, name))
+
+    def predictor_named(self, name: str, version: str = "") -> Predictor:
+        """Give a model's version.
+
+        Raises:
+            NoSuchModel: there is none.
+        """
+        return self.lineup.version(name, version)
+
+    # ---- one request -------------------------------------------------------------------------------
+
+    def handle(self, request: Request, *, unread: KetchError | None = None, began: float | None = None) -> Response:
         """Answer any request; nothing is raised. `unread` is why the door could not read the body, if it could not."""
+        began = time.perf_counter() if began is None else began
         request_id = self.request_id(request.headers)
+        place, caller = Place(), ""
+        call: Call | None = None
+        error: Exception | None = None
         try:
-            needs_key = not any(each.path == request.path and not each.needs_key for each in ROUTES)
-            client = self.guard.check(request.headers, needs_key=needs_key)
-            route = self._route(request)
+            place = self._place(request)
+            if self.cors and (preflight := self.cors.preflight(request, allowed(request.path))):
+                call = Call(request, request_id, "", place.args, self.predictor)
+                return self.ended(preflight, call, place.route.path, began, model="")
+            caller = self._let_in(request, place.route.scope)
+            if place.missing:
+                raise place.missing
+            predictor = self.lineup.line(place.model).choose(request.headers, request.body)
+            call = Call(request, request_id, caller, place.args, predictor)
             if unread:
                 raise unread
             if len(request.body) > self.max_body:
                 raise too_large(self.max_body)
-            response = route.handle(self, request, request_id, client)
-        except Exception as error:
-            return self.problem(error, request.path, request_id)
-        return replace(response, headers={**response.headers, "X-Request-ID": request_id})
+            response = place.route.handle(self, call)
+        except Exception as found:  # whatever it is, it becomes a problem
+            error = found
+            response = self.problem(error, request, request_id, call.predictor if call else None, place.route.rewrite)
+        if call is None:
+            call = Call(request, request_id, caller, place.args, self.predictor)
+            return self.ended(response, call, place.route.path, began, model="")
+        if error is None:
+            response = self._marked(response, call, place)
+        return self.ended(response, call, place.route.path, began)
+
+    def _let_in(self, request: Request, scope: str) -> str:
+        caller = self.guard.check(request.headers, scope=scope)
+        if self.rates is not None and scope:
+            self.rates.take(caller.name)
+        return caller.name
+
+    def _marked(self, response: Response, call: Call, place: "Place") -> Response:
+        marks = self.marks(call.predictor) if place.route.of_model else {}
+        if call.flags:
+            marks["Ketch-Flags"] = call.flags
+        return replace(response, headers={**response.headers, **marks})
+
+    def ended(self, response: Response, call: Call, path: str, began: float, *, model: str | None = None) -> Response:
+        """Complete an answer's headers, count it, and tell who watches."""
+        headers = {**response.headers, "X-Request-ID": call.request_id}
+        if self.cors:
+            headers |= self.cors.headers(call.request.headers)
+        if self.draining:
+            headers["Connection"] = "close"
+        response = replace(response, headers=headers)
+        name = call.predictor.name if model is None else model
+        self.metrics.count("ketch_requests", model=name, route=path, status=str(response.status))
+        if self.watchers:
+            done = Done(call, response, name, path, began, time.perf_counter() - began)
+            for watch in self.watchers:
+                watch(done)
+        return response
+
+    @property
+    def plain(self) -> bool:
+        """Say whether nothing follows an answer but its count."""
+        return self.log is None and self.shadow is None and not self.watchers and not self.draining
 
     def request_id(self, headers: Mapping[str, str]) -> str:
         """Take over the caller's request id where it is a sane one, else make one."""
         given = headers.get("x-request-id", "")
-        return given if given and SAFE_ID.fullmatch(given) else self._new_id()
+        return given if given and SAFE_ID.fullmatch(given) else self.new_id()
 
-    def _new_id(self) -> str:
+    def new_id(self) -> str:
+        """Make an id that no other request or prediction has."""
         return f"{self._series}-{os.getpid():x}-{next(self._numbers):x}"  # a server may fork after the service is made
 
-    def begin(self, headers: Mapping[str, str], body: bytes, request_id: str, client: str) -> Asked:
-        """Read and check a question.
+    def marks(self, predictor: Predictor) -> dict[str, str]:
+        """Give the headers that say which version has answered."""
+        return {"Ketch-Model": f"{predictor.reference};sha256={predictor.bundle.sha256}"}
+
+    # ---- one question ------------------------------------------------------------------------------
+
+    def answer(self, call: Call, table: codec.Table) -> Results:
+        """Check decoded rows, ask the model when it is their turn, and record both.
 
         Raises:
-            RequestError: as `Predictor.decode` does, or NotAcceptable.
+            RequestError: a row breaks the contract, or has no answer.
+            Busy: too many questions are waiting.
         """
         began = time.perf_counter()
-        content_type = headers.get("content-type", JSON)
-        if headers.get("content-encoding", "identity").lower() not in {"identity", ""}:
-            raise UnsupportedMediaType("This service does not unpack bodies", hint="Send it without Content-Encoding.")
-        accept = codec.accepted(headers.get("accept", ""), content_type)
-        return Asked(self.predictor.decode(body, content_type), accept, request_id, client, began)
+        try:
+            rows = call.predictor.check(table)
+        except RowsRefused as refused:
+            self.count_faults(call.predictor, "refused", refused.errors)
+            raise
+        return self.ask(call, rows, began)
 
-    def finish(self, asked: Asked, results: Results) -> Response:
-        """Write the answer and hand its record to the log."""
-        headers = {**self._marks, "X-Request-ID": asked.request_id}
-        if asked.rows.flags:
-            headers["Ketch-Flags"] = flags_header(asked.rows.flags)
-        body = self.predictor.encode(results, asked.accept)
+    def ask(self, call: Call, rows: Rows, began: float) -> Results:
+        """Ask the model about checked rows when it is their turn, and record them.
+
+        Raises:
+            NotAnswerable: the model fails on them.
+            Busy: too many questions are waiting.
+        """
+        with self.turn():
+            results = call.predictor.run(rows)
+        self.record(call, rows, results, began)
+        return results
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Hold a place while a model is asked.
+
+        Raises:
+            Busy: all places are taken.
+        """
+        if not self._turns.acquire(blocking=False):
+            raise busy()
+        thread = threading.get_ident()
+        self.busy[thread] = self.clock()
+        try:
+            yield
+        finally:
+            del self.busy[thread]
+            self._turns.release()
+
+    def record(self, call: Call, rows: Rows, results: Results, began: float) -> None:
+        """Count what was answered and hand its records to the log and to the shadow."""
+        if rows.flags:
+            call.flags = flags_header(rows.flags)
+            self.count_faults(
+                call.predictor, "flagged", [{"field": each.field, "code": each.code} for each in rows.flags]
+            )
+        self.count_answers(call.predictor, results)
         if self.log is not None:
-            self._record(self.log, asked, results)
-        return Response(200, body, asked.accept, headers)
+            self.log.append(self.records(call, rows, results, began))
+        line = self.lineup.lines.get(call.predictor.name)
+        if self.shadow is not None and line is not None and "shadow" in line.versions:
+            self.shadow(line, call, rows, results)
 
-    def predict(self, request: Request, request_id: str, client: str) -> Response:
-        """Answer a question on its own, outside any batch."""
-        asked = self.begin(request.headers, request.body, request_id, client)
-        return self.finish(asked, self.predictor.run(asked.rows))
+    def count_answers(self, predictor: Predictor, results: Results) -> None:
+        """Count rows and, where there are few classes, each answer."""
+        labels = {"model": predictor.name, "version": version_of(predictor)}
+        self.metrics.count("ketch_rows", results.n, **labels)
+        for answer, many in counted(predictor, results).items():
+            self.metrics.count("ketch_predictions", many, **labels, answer=answer)
 
-    def _record(self, log: Log, asked: Asked, results: Results) -> None:
-        now, spent = time.time(), (time.perf_counter() - asked.began) * 1000
-        inputs, answers = asked.rows.columns, results.columns
+    def count_faults(self, predictor: Predictor, kind: str, faults: Iterable[Mapping[str, object]]) -> None:
+        """Count what was refused or flagged by field; fields that the contract does not have go by no name."""
+        known = {each.name for each in predictor.contract.fields}
+        for fault in faults:
+            name, code = str(fault.get("field", "")), str(fault.get("code", ""))
+            field = name if name in known else ""
+            self.metrics.count("ketch_faults", model=predictor.name, field=field, code=code, kind=kind)
+
+    def records(self, call: Call, rows: Rows, results: Results, began: float) -> list[Record]:
+        """Make what the log keeps of answered rows."""
+        now, spent = time.time(), (time.perf_counter() - began) * 1000
+        inputs, answers = rows.columns, results.columns
         flags: dict[int, list[str]] = {}
-        for flag in asked.rows.flags:
+        for flag in rows.flags:
             flags.setdefault(flag.row, []).append(f"{flag.code};field={flag.field}")
-        log.append(
-            [
-                Record(
-                    prediction_id=self._new_id(),
-                    request_id=asked.request_id,
-                    at=now,
-                    model=self.predictor.reference,
-                    digest=self.predictor.bundle.sha256,
-                    features={name: values[row] for name, values in inputs.items()},
-                    answer={name: values[row] for name, values in answers.items()},
-                    flags=tuple(flags.get(row, ())),
-                    latency_ms=spent,
-                    client=asked.client,
-                )
-                for row in range(results.n)
-            ]
-        )
+        return [
+            Record(
+                prediction_id=self.new_id(),
+                request_id=call.request_id,
+                at=now,
+                model=call.predictor.reference,
+                digest=call.predictor.bundle.sha256,
+                features={name: values[row] for name, values in inputs.items()},
+                answer={name: values[row] for name, values in answers.items()},
+                flags=tuple(flags.get(row, ())),
+                latency_ms=spent,
+                client=call.caller,
+            )
+            for row in range(results.n)
+        ]
 
-    def problem(self, error: Exception, path: str, request_id: str) -> Response:
+    # ---- readiness ---------------------------------------------------------------------------------
+
+    def require_ready(self) -> None:
+        """Ask every model its first golden row, once a second at most.
+
+        Raises:
+            NotReady: one does not give its golden answer, or the server is about to end.
+        """
+        with self._checking:
+            if self.clock() >= self._checked_until:
+                self._ready = all(_gives_golden_answer(each) for _, role, each in self.lineup.all() if role != "shadow")
+                self._checked_until = self.clock() + READY_FOR
+        if self.draining or not self._ready:
+            raise NotReady("The service is not ready", hint="Ask again later, or see what the server has logged.")
+
+    # ---- refusals ----------------------------------------------------------------------------------
+
+    def problem(
+        self,
+        error: Exception,
+        request: Request,
+        request_id: str,
+        predictor: Predictor | None = None,
+        rewrite: Callable[[dict[str, object]], dict[str, object]] | None = None,
+    ) -> Response:
         """Turn whatever was raised into problem+json (RFC 9457); what Ketch did not foresee is a 500."""
         known = error if isinstance(error, KetchError) else _bug(error)
         title = (type(known).__doc__ or "").partition(":")[0].rstrip(".") if known is error else "Internal error"
@@ -197,95 +366,87 @@ class Service:
         }
         if known.errors:
             body["errors"] = known.errors
-        marks = {} if isinstance(known, STRANGERS) else self._marks
-        headers = {**marks, "X-Request-ID": request_id}
+        headers = {} if predictor is None or isinstance(known, STRANGERS) else self.marks(predictor)
+        headers["X-Request-ID"] = request_id
+        if known.retry_after:
+            headers["Retry-After"] = str(max(1, round(known.retry_after)))
         if known.status == 401:
             headers["WWW-Authenticate"] = 'Basic realm="Ketch", charset="UTF-8"'
         if isinstance(known, MethodNotAllowed):
-            headers["Allow"] = allowed(path)
-        return Response(known.status, msgspec.json.encode(body), PROBLEM, headers)
+            headers["Allow"] = allowed(request.path)
+        self.metrics.count("ketch_errors", code=known.code)
+        return Response(known.status, msgspec.json.encode(rewrite(body) if rewrite else body), PROBLEM, headers)
 
-    def _route(self, request: Request) -> Route:
-        at_path = [each for each in ROUTES if each.path == request.path]
-        if not at_path:
-            listed = ", ".join(sorted({each.path for each in ROUTES if each.path.count("/") == 1}))
-            raise NoSuchRoute(f"There is no {request.path[:80]} here", hint=f"There are: {listed}")
+    def _place(self, request: Request) -> "Place":
+        """Find the route; what is not there asks for a key all the same, so that strangers learn nothing."""
+        path, found = request.path, at(request.path)
+        if not found:
+            listed = ", ".join(sorted({each.path for each in all_routes() if each.path.count("/") == 1}))
+            return Place(missing=NoSuchRoute(f"There is no {path[:80]} here", hint=f"There are: {listed}"))
         method = "GET" if request.method == "HEAD" else request.method
-        for each in at_path:
+        for each, args in found:
             if each.method == method:
-                return each
-        raise MethodNotAllowed(
-            f"{request.path} does not take {request.method[:20]}", hint=f"It takes {allowed(request.path)}."
-        )
+                return Place(each, args.get("name", ""), args)
+        first, taken = found[0][0], allowed(path)
+        refusal = MethodNotAllowed(f"{path[:80]} does not take {request.method[:20]}", hint=f"It takes {taken}.")
+        open_to_all = any(not each.scope for each, _ in found)
+        return Place(replace(first, scope="" if open_to_all else "read"), missing=refusal)
 
-    # ---- pages -------------------------------------------------------------------------------------
 
-    def home(self, request: Request, request_id: str, client: str) -> Response:
-        """Show the page for people."""
-        url = request.base_url.rstrip("/")
-        made = page.landing(self.predictor.bundle, url=url, guarded=self.guard.guarded)
-        return Response(200, made.encode(), "text/html; charset=utf-8", PAGE_HEADERS)
+def find(path: str) -> list[tuple[Route, Mapping[str, str]]]:
+    """Give the routes that stand at a path, one for each method, with what their {parts} stand for."""
+    plain, patterns = _table()
+    if path in plain:
+        return [(each, {}) for each in plain[path]]
+    found = ((each, pattern.fullmatch(path)) for pattern, each in patterns)
+    return [(each, match.groupdict()) for each, match in found if match]
 
-    def schema(self, request: Request, request_id: str, client: str) -> Response:
-        """Give the JSON Schema of a row and of an answer."""
-        contract = self.predictor.contract
-        document = {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "title": self.predictor.name,
-            **json_schema(contract.fields),
-            "$defs": {"answer": page.answer_schema(contract.answer)},
-        }
-        return Response(200, msgspec.json.encode(document))
 
-    def openapi(self, request: Request, request_id: str, client: str) -> Response:
-        """Give the OpenAPI document."""
-        routes: dict[str, dict[str, str]] = {}
-        for each in ROUTES:
-            if each.summary:
-                routes.setdefault(each.path, {})[each.method] = each.summary
-        document = page.openapi(self.predictor.bundle, guarded=self.guard.guarded, routes=routes)
-        document["servers"] = [{"url": urlsplit(request.base_url).path or "/"}]
-        return Response(200, msgspec.json.encode(document))
+@functools.cache
+def _table() -> tuple[dict[str, list[Route]], list[tuple[re.Pattern[str], Route]]]:
+    plain: dict[str, list[Route]] = {}
+    patterns = []
+    for each in all_routes():
+        if "{" in each.path:
+            patterns.append((re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", each.path)), each))
+        else:
+            plain.setdefault(each.path, []).append(each)
+    return plain, patterns
 
-    def docs(self, request: Request, request_id: str, client: str) -> Response:
-        """Show the API page."""
-        return Response(200, page.docs(self.predictor.name).encode(), "text/html; charset=utf-8", PAGE_HEADERS)
 
-    def asset(self, request: Request, request_id: str, client: str) -> Response:
-        """Give one file of the API page."""
-        name = request.path.rpartition("/")[2]
-        if name == "start.js":
-            return Response(200, START_SWAGGER, "text/javascript; charset=utf-8", PAGE_HEADERS)
-        if name not in self._pages:
-            folder = importlib.resources.files("ketch.serve").joinpath("swagger")
-            self._pages[name] = folder.joinpath(name).read_bytes()
-        return Response(200, self._pages[name], ASSETS[name] + "; charset=utf-8", PAGE_HEADERS)
+def at(path: str) -> list[tuple[Route, Mapping[str, str]]]:
+    """Give the routes at a path, also below /models/NAME."""
+    found = find(path)
+    if not found and path.startswith(MODELS):
+        name, _, rest = path.removeprefix(MODELS).partition("/")
+        return [(each, {**args, "name": name}) for each, args in find("/" + rest) if each.of_model and name]
+    return found
 
-    def live(self, request: Request, request_id: str, client: str) -> Response:
-        """Say that the process answers."""
-        return Response(200, b'{"status":"live"}')
 
-    def ready(self, request: Request, request_id: str, client: str) -> Response:
-        """Say whether the model gives its golden answers, asking it once a second at most.
+def allowed(path: str) -> str:
+    """Name the methods that a path takes, as the Allow header does."""
+    methods = {each.method for each, _ in at(path)}
+    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
-        Raises:
-            NotReady: it does not.
-        """
-        with self._checking:
-            if self._clock() >= self._checked_until:
-                self._ready = self._gives_golden_answer()
-                self._checked_until = self._clock() + READY_FOR
-        if not self._ready:
-            raise NotReady("The service is not ready", hint="Ask again later, or see what the server has logged.")
-        return Response(200, b'{"status":"ready"}')
 
-    def _gives_golden_answer(self) -> bool:
-        try:
-            self.predictor.replay(rows=1)
-        except Exception as error:  # a model may fail in any way; a probe is told no more than that
-            logger.error("%s is not ready: %s", self.predictor.reference, error)
-            return False
-        return True
+def counted(predictor: Predictor, results: Results) -> Mapping[str, int]:
+    """Count the answers by class, where these are few."""
+    answer = predictor.contract.answer
+    if answer.parts or not 0 < len(answer.classes) <= MOST_ANSWERS:
+        return {}
+    return Counter(str(value) for value in results.columns[answer.target])
+
+
+def negotiated(headers: Mapping[str, str]) -> tuple[str, str]:
+    """Say how a question is written and how its answer will be.
+
+    Raises:
+        UnsupportedMediaType, NotAcceptable: it cannot be.
+    """
+    content_type = headers.get("content-type", JSON)
+    if headers.get("content-encoding", "identity").lower() not in {"identity", ""}:
+        raise UnsupportedMediaType("This service does not unpack bodies", hint="Send it without Content-Encoding.")
+    return content_type, codec.accepted(headers.get("accept", ""), content_type)
 
 
 def too_large(limit: int) -> BodyTooLarge:
@@ -295,10 +456,18 @@ def too_large(limit: int) -> BodyTooLarge:
     )
 
 
-def allowed(path: str) -> str:
-    """Name the methods that a path takes, as the Allow header does."""
-    methods = {each.method for each in ROUTES if each.path == path}
-    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
+def busy() -> Busy:
+    """Make the refusal of a question for which there is no place."""
+    return Busy("More questions are waiting than can be answered in time", hint="Ask again in a second.")
+
+
+def _gives_golden_answer(predictor: Predictor) -> bool:
+    try:
+        predictor.replay(rows=1)
+    except Exception as error:  # a model may fail in any way; a probe is told no more than that
+        logger.error("%s is not ready: %s", predictor.reference, error)
+        return False
+    return True
 
 
 def _bug(error: Exception) -> KetchError:
@@ -312,17 +481,3 @@ def flags_header(flags: Sequence[Fault]) -> str:
     lengths = itertools.accumulate(len(flag) + 2 for flag in named)
     shown = [flag for flag, length in zip(named, lengths, strict=True) if length <= LONGEST_FLAGS][:MOST_FLAGS]
     return ", ".join([*shown, "more"] if len(named) > len(shown) else shown)
-
-
-ROUTES: Final = (
-    Route("/predict", "POST", "Answer one row or many", True, Service.predict),
-    Route("/", "GET", "What this model is, for people", True, Service.home),
-    Route("/schema", "GET", "The fields as JSON Schema", True, Service.schema),
-    Route("/openapi.json", "GET", "This service as OpenAPI 3.1", True, Service.openapi),
-    Route("/docs", "GET", "Try the service in the browser", True, Service.docs),
-    Route("/docs/swagger-ui.css", "GET", "", True, Service.asset),
-    Route("/docs/swagger-ui-bundle.js", "GET", "", True, Service.asset),
-    Route("/docs/start.js", "GET", "", True, Service.asset),
-    Route("/health/live", "GET", "Whether the process answers", False, Service.live),
-    Route("/health/ready", "GET", "Whether the model answers", False, Service.ready),
-)

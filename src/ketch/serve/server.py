@@ -1,12 +1,14 @@
 """The server process: its socket, the front and the Flask app behind it, and how it ends."""
 
+import asyncio
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from a2wsgi import WSGIMiddleware
@@ -20,9 +22,31 @@ from ketch.serve.guard import guard_at
 from ketch.serve.routes import Service
 from ketch.settings import home as home_of
 
+THREADS: Final = 10  # that run the Flask app, for all that the front does not answer
+
 
 class Server(uvicorn.Server):
     """uvicorn's server; a signal asks it to finish and go, and is not raised again afterwards."""
+
+    def __init__(self, config: uvicorn.Config, hall: Any, drain: float = 0.0) -> None:
+        super().__init__(config)
+        self.hall, self.drain = hall, drain
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look after the connections twice a second."""
+        if counter % 5 == 0:
+            now = self.hall.now = time.monotonic()
+            for connection in [*self.server_state.connections]:
+                connection.tick(now)  # type: ignore[union-attr]
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say that this server is going, serve on while whoever sends callers here learns of it, then finish."""
+        self.hall.service.draining = True
+        until = time.monotonic() + self.drain
+        while time.monotonic() < until and not self.force_exit:
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Finish what is in flight; a second signal does not wait."""
@@ -51,13 +75,12 @@ def listen(host: str, port: int) -> socket.socket:
     return opened
 
 
-def server_for(service: Service) -> Server:
+def server_for(service: Service, **options: Any) -> Server:
     """Make the server of a service: the front, and the Flask app behind it."""
-    base: Any = door("Front")
-    front = type("ServiceFront", (base,), {"service": service, "desks": {}})
-    app = door("app_of")(service)
+    drain, tls = options.pop("drain", 0.0), options.pop("tls", {})
+    front: Any = door("front_of")(service, **options)
     config = uvicorn.Config(
-        WSGIMiddleware(app),
+        WSGIMiddleware(door("app_of")(service), workers=THREADS),
         http=front,
         lifespan="off",
         ws="none",
@@ -65,8 +88,9 @@ def server_for(service: Service) -> Server:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=30,
+        **tls,
     )
-    return Server(config)
+    return Server(config, front.hall, drain)
 
 
 def serve_model(model: Any, *, background: bool, host: str, port: int, keys: tuple[str, ...]) -> str:
