@@ -33,7 +33,7 @@ SALT: Final = slice(16, 32)
 WAYS: Final = 16  # callers in one bucket; each bucket is locked, and searched, as a whole
 BUCKETS: Final = 4096
 TAG: Final = 8  # bytes that stand for a caller's name
-SLACK: Final = 1e-3  # of one request, for what is lost when times are added up
+SLACK: Final = 1e-3  # of one request and of a second, for what is lost when times are added up
 MOST_REMEMBERED: Final = 4096  # names whose place is known without hashing
 NOBODY: Final = bytes(TAG)
 
@@ -86,7 +86,9 @@ class Rates:
         self.limits = limits_of(limits)
         self._clock = clock
         paces = (limit.period / limit.most for limit in self.limits)  # seconds from one request to the next
-        self._paces = [(pace, limit.period + pace * SLACK) for pace, limit in zip(paces, self.limits, strict=True)]
+        self._paces = [
+            (pace, limit.period + min(pace, 1.0) * SLACK) for pace, limit in zip(paces, self.limits, strict=True)
+        ]
         self._times = struct.Struct(f"={len(self.limits)}d")
         self._tags = WAYS * TAG
         self._bucket = self._tags + WAYS * self._times.size
