@@ -74,7 +74,7 @@ class Bearer:
         self._source = _Https(jwks, context) if "://" in jwks else Path(jwks).expanduser().read_bytes
         self._where = jwks
         self._clock = clock
-        self.generation = 0
+        self._generation = 0
         self._keys: Mapping[str, _Key] = {}
         self._seen: dict[bytes, Verdict] = {}
         self._lock = threading.Lock()
@@ -89,6 +89,12 @@ class Bearer:
             thread.join(seconds)
         return bool(self._keys)
 
+    def generation(self) -> int:
+        """Give a number that changes with the issuer's keys, and have them fetched where they have grown old."""
+        if self._clock() - self._fetched > GOOD_FOR:
+            self._ask_for_keys()
+        return self._generation
+
     def verdict(self, token: str) -> Verdict:
         """Say whose token it is, what it opens, and until when.
 
@@ -100,9 +106,8 @@ class Bearer:
         seen = self._seen  # before the keys, as the guard does
         if (found := seen.get(mark)) is not None and time.time() < found.until:
             return found
-        if self._clock() - self._fetched > GOOD_FOR:
-            self._ask_for_keys()
         if not self._keys:
+            self._ask_for_keys()
             raise NotReady("The keys of the issuer of tokens are not there yet", hint="Ask again in a moment.")
         found = self._checked(token)
         if len(seen) >= MOST_REMEMBERED:
@@ -182,7 +187,7 @@ class Bearer:
         before, self._keys, self._fetched = self._keys, found, self._clock()
         if before != found:
             self._seen = {}
-            self.generation += 1
+            self._generation += 1
 
     def _usable(self, document: Any) -> dict[str, "_Key"]:
         found = {}

@@ -43,9 +43,10 @@ class Verdict(NamedTuple):
 
 
 class Bearer(Protocol):
-    """What knows tokens that others have issued; `generation` changes when a token may have lost its worth."""
+    """What knows tokens that others have issued."""
 
-    generation: int
+    def generation(self) -> int:
+        """Give a number that changes when tokens may have lost their worth; asked once a second at most."""
 
     def verdict(self, token: str) -> Verdict:
         """Say whose token it is."""
@@ -98,7 +99,7 @@ class Guard:
         self._hosts = Hosts(allowed_hosts) if allowed_hosts and not self._loopback_only else None
         self._clock = clock
         self._looking = threading.Lock()
-        self._generation = bearer.generation if bearer else 0
+        self._generation = bearer.generation() if bearer else 0
         self._known: dict[bytes, CallingKey] = {}
         self._seen: dict[tuple[str | None, ...], Verdict] = {}
         self._looked, self._look_again = clock(), clock() + LOOK_EVERY
@@ -193,7 +194,7 @@ class Guard:
         try:
             self._looked, self._look_again = now, now + LOOK_EVERY
             changed = [each for each in self._files if _changed(each, now)]
-            generation = self._bearer.generation if self._bearer else 0
+            generation = self._bearer.generation() if self._bearer else 0
             if changed or generation != self._generation:
                 self._generation = generation
                 self._know()
