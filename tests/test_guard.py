@@ -9,16 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.errors import SettingError
-from ketch.serve.guard import Guard, guard_at, is_loopback_address, is_loopback_host, keys_of
-from ketch.serve.routes import ROUTES
+from ketch.errors import Forbidden, HostNotAllowed, SettingError
+from ketch.serve import all_routes
+from ketch.serve.guard import Guard, Hosts, guard_at, is_loopback_address, is_loopback_host, keys_of
 from ketch.settings import read
+from ketch.trust.calling import SCOPES
 from tests.doors import KEY, ROW, Door, Doors, problem
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-PATHS = ("/", "/docs", "/docs/start.js", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/health/live",
-         "/health/ready", "/openapi.json", "/predict", "/schema", "/nothing")  # fmt: skip
-OPEN_TO_ALL = {"/health/live", "/health/ready"}
+PATHS = sorted({each.path for each in all_routes() if "{" not in each.path} | {"/nothing"})
+TAKES = {path: {each.method for each in all_routes() if each.path == path} for path in PATHS}
+OPEN_TO_ALL = {each.path for each in all_routes() if not each.scope}
 
 
 def basic(password: str, user: str = "") -> str:
@@ -62,8 +63,7 @@ def expected(method: str, path: str, *, let_in: int) -> int:
         return let_in
     if path == "/nothing":
         return 404
-    allowed = {"POST"} if path == "/predict" else {"GET", "HEAD"}
-    return 200 if method in allowed else 405
+    return 200 if method in TAKES[path] or (method == "HEAD" and "GET" in TAKES[path]) else 405
 
 
 def send(door: Door, method: str, path: str, headers: Mapping[str, str | None]) -> int:
@@ -79,9 +79,9 @@ def send(door: Door, method: str, path: str, headers: Mapping[str, str | None]) 
     return found.status
 
 
-def test_the_table_names_every_route() -> None:
-    assert {each.path for each in ROUTES} == set(PATHS) - {"/nothing"}
-    assert {each.path for each in ROUTES if not each.needs_key} == OPEN_TO_ALL
+def test_every_route_says_who_may_come() -> None:
+    assert {each.scope for each in all_routes()} <= {"", *SCOPES}
+    assert {path for path in OPEN_TO_ALL if not path.startswith("/health/")} <= {"/ping"}
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -92,6 +92,8 @@ def test_every_route_method_and_key(guarded_door: Door, path: str) -> None:
         for state in ("bearer", "nothing", "other key"):
             headers = {**RIGHT, **WRONG}[state]
             wanted = expected(method, path, let_in=200 if state in RIGHT else 401)
+            if wanted == 200 and path == "/metrics":
+                wanted = 403  # a plain key does not open them
             assert send(guarded_door, method, path, headers) == wanted, (method, state)
 
 
@@ -137,8 +139,64 @@ def test_auth_none_and_platform_let_everybody_in() -> None:
     for auth in ("none", "platform"):
         guard = guard_at("0.0.0.0", (), auth=auth)
         assert not guard.guarded
-        assert guard.check({"host": "anything"}, needs_key=True) == ""
-        assert Guard((KEY,), auth=auth).check({}, needs_key=True) == ""
+        for each in (guard, Guard((KEY,), auth=auth)):
+            for scope in ("", *SCOPES[:-1]):
+                assert each.check({"host": "anything"}, scope=scope).name == ""
+            with pytest.raises(Forbidden, match="metrics") as refused:
+                each.check({"host": "localhost"}, scope="metrics")
+            assert "metrics-port" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("auth", "listens", "host", "seen"),
+    [("keys", "127.0.0.1", "localhost:9696", True), ("none", "127.0.0.1", "localhost", True),
+     ("none", "::1", "churn.example", False), ("none", "0.0.0.0", "localhost", False),
+     ("platform", "127.0.0.1", "localhost", False)],
+)  # fmt: skip
+def test_who_sees_the_metrics_without_a_key(auth: str, listens: str, host: str, seen: bool) -> None:
+    guard = guard_at(listens, (), auth=auth)
+    if seen:
+        assert "metrics" in guard.check({"host": host}, scope="metrics").scopes
+    else:
+        with pytest.raises(Forbidden):
+            guard.check({"host": host}, scope="metrics")
+
+
+@pytest.mark.parametrize(
+    ("host", "goes"),
+    [("churn.example", True), ("CHURN.example.:443", True), ("a.shop.example", True), ("a.b.shop.example:80", True),
+     ("10.1.2.3:9696", True), ("[fd00::7]:80", True), ("192.168.7.1", True), ("my_service", True),
+     ("shop.example", False), (".shop.example", False), ("evil-shop.example", False), ("a.shop.example.evil", False),
+     ("churn.example.evil", False), ("xchurn.example", False), ("11.1.2.3", False), ("[fe80::7]", False),
+     ("10.1.2.3.nip.io", False), ("localhost", False), ("", False), ("churn.example@evil", False),
+     ("churn.example,evil", False), ("churn.example:80:80", False), ("churn.example/", False),
+     ("*.shop.example", False)],
+)  # fmt: skip
+def test_allowed_hosts(host: str, goes: bool) -> None:
+    names = ("churn.example", "*.Shop.example", "10.0.0.0/8", "fd00::/8", "192.168.7.1", "my_service")
+    guard = Guard((KEY,), allowed_hosts=names)
+    for scope in ("", "predict"):
+        for _ in range(2):
+            if goes:
+                guard.check({"host": host, "x-api-key": KEY}, scope=scope)
+            else:
+                with pytest.raises(HostNotAllowed):
+                    guard.check({"host": host, "x-api-key": KEY}, scope=scope)
+    assert Hosts(names).allow(host) == goes
+
+
+def test_a_list_of_hosts_does_not_open_a_service_that_asks_for_no_key() -> None:
+    guard = Guard(allowed_hosts=("churn.example",))
+    guard.check({"host": "localhost"}, scope="predict")
+    with pytest.raises(HostNotAllowed):
+        guard.check({"host": "churn.example"}, scope="predict")
+
+
+@pytest.mark.parametrize("name", ["*", "*.*.example", "http://churn", "churn.example:80", "a b", "*example", "."])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(SettingError, match="no host name") as refused:
+        Hosts((name,))
+    assert "10.0.0.0/8" in refused.value.hint
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "churn.example", ""])
@@ -167,10 +225,11 @@ def test_a_key_that_cannot_serve_is_refused(key: str) -> None:
 
 def test_two_keys_have_two_names() -> None:
     guard = Guard((KEY, KEY[::-1]))
-    names = {guard.check({"x-api-key": key}, needs_key=True) for key in (KEY, KEY[::-1])}
+    names = {guard.check({"x-api-key": key}, scope="predict").name for key in (KEY, KEY[::-1])}
     assert len(names) == 2
     assert all(len(name) == 8 and name not in KEY for name in names)
-    assert guard.check({}, needs_key=False) == ""
+    assert guard.check({}, scope="").name == ""
+    assert guard.check({}, scope="").scopes == frozenset()
 
 
 def test_keys_come_from_setting_and_file(tmp_path: Path) -> None:

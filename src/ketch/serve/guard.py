@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, overload
+from typing import Any, Final, NamedTuple, Protocol
 
 from ketch.errors import Forbidden, HostNotAllowed, KetchError, SettingError, Unauthorized
 from ketch.settings import Settings
@@ -105,19 +105,13 @@ class Guard:
         self._looked, self._look_again = clock(), clock() + LOOK_EVERY
         self._know()
 
-    @overload
-    def check(self, headers: Mapping[str, str], *, scope: str = "") -> Caller: ...
-    @overload
-    def check(self, headers: Mapping[str, str], *, needs_key: bool) -> str: ...
-    def check(self, headers: Mapping[str, str], *, scope: str = "", needs_key: bool | None = None) -> Caller | str:
+    def check(self, headers: Mapping[str, str], *, scope: str = "") -> Caller:
         """Let the caller in and say who it is; `scope` is what the route asks for, empty where everybody may come.
 
         Raises:
             HostNotAllowed, Unauthorized, Forbidden: the caller stays out.
             NotReady: it came with a token, and the keys to check it with are not there yet.
         """
-        if needs_key is not None:
-            return self.check(headers, scope="predict" if needs_key else "").name
         now = self._clock()
         if not self._looked <= now < self._look_again:  # a clock that was set back must not stop the looking
             self._look(now)

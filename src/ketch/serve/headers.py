@@ -67,15 +67,18 @@ class Cors:
             return {"Vary": "Origin"}  # a cache must not give this answer to those that may
         return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": SHOWN, "Vary": "Origin"}
 
-    def preflight(self, request: Request, allowed_methods: Sequence[str]) -> Response | None:
-        """Answer a browser that asks whether its page may call; None where it is no such question, or it may not."""
+    def preflight(self, request: Request, allowed_methods: str) -> Response | None:
+        """Answer a browser that asks whether its page may call; None where it is no such question, or it may not.
+
+        `allowed_methods` are those of the path, as the Allow header has them.
+        """
         if request.method != "OPTIONS" or not request.headers.get("access-control-request-method"):
             return None
         found = self.headers(request.headers)
         if not request.headers.get("origin") or "Access-Control-Allow-Origin" not in found:
             return None
         made = {name: value for name, value in found.items() if name != "Access-Control-Expose-Headers"}
-        made["Access-Control-Allow-Methods"] = ", ".join(allowed_methods)
+        made["Access-Control-Allow-Methods"] = allowed_methods
         made["Access-Control-Allow-Headers"] = SENT
         made["Access-Control-Max-Age"] = REMEMBERED
         return Response(204, b"", headers=made)
