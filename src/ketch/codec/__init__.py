@@ -25,6 +25,7 @@ PARQUET: Final = "application/vnd.apache.parquet"
 TYPES: Final = (JSON, CSV, ARROW, PARQUET)
 MAX_DEPTH: Final = 64
 MOST_CELLS: Final = 10_000_000  # rows by names of a JSON list, absent ones counted
+MOST_UNKNOWN: Final = 1_000_000  # cells of columns that are no fields: each is flagged
 MISSING_WORDS: Final = frozenset({"", "na", "n/a", "nan", "null", "none"})
 
 _decode_json = msgspec.json.Decoder().decode
@@ -78,6 +79,15 @@ def _from_json(body: bytes, max_rows: int) -> Table:
     if type(found) is dict:
         _bound_depth(found.values(), 1)
         return Table({name: [value] for name, value in found.items()}, 1, single=True)
+    return from_rows(found, max_rows)
+
+
+def from_rows(found: object, max_rows: int) -> Table:
+    """Make a table of what a JSON body has for a list of rows.
+
+    Raises:
+        RowsRefused, TooManyRows, UndecodableBody: it is none.
+    """
     if type(found) is not list or not found:
         what = "an empty list" if found == [] else "neither an object nor a list of objects"
         raise _refuse_shape(0, f"The body is {what}")
@@ -102,6 +112,29 @@ def _not_json(body: bytes, error: Exception) -> UndecodableBody:
     return UndecodableBody(f"The body is not valid JSON: {reason}", hint="Send one JSON object in UTF-8.")
 
 
+def without_nan(body: bytes) -> bytes:
+    """Turn the NaN that pandas and numpy write for a missing number into null; NaN is no JSON."""
+    if b"NaN" not in body:
+        return body
+    return re.sub(rb'"(?:[^"\\]|\\.)*"|NaN', lambda found: b"null" if found[0] == b"NaN" else found[0], body)
+
+
+def read_json(body: bytes, kind: Any = Any, *, lines: bool = False) -> Any:
+    """Read a body of a protocol that wraps rows in something of its own, or has one in each of its lines.
+
+    Raises:
+        UndecodableBody: it is no JSON, or not of that kind.
+    """
+    try:
+        decoder = msgspec.json.Decoder(kind)
+        found = decoder.decode_lines(body) if lines else decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise UndecodableBody(f"The body does not keep the protocol: {error}", hint="See its description.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise _not_json(body, error) from None
+    return found
+
+
 def _too_deep() -> UndecodableBody:
     return UndecodableBody(f"The body is nested deeper than {MAX_DEPTH}", hint="A row is one flat object.")
 
@@ -116,6 +149,15 @@ def too_many_rows(max_rows: int) -> TooManyRows:
     return TooManyRows(
         f"More than {max_rows} rows in one request", hint="Send them in parts, or use ketch score for whole tables."
     )
+
+
+def bound_unknown(names: int, n: int) -> None:
+    """Refuse more columns that are no fields than can be flagged one by one."""
+    if names * n > MOST_UNKNOWN:
+        raise UndecodableBody(
+            f"The table has {names} columns that are no fields of this model",
+            hint="Select the columns that GET /schema names.",
+        )
 
 
 def _bound_depth(values: Iterable[object], depth: int) -> None:

@@ -12,12 +12,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from ketch import extras
-from ketch.codec import ARROW, MOST_CELLS, PARQUET, Table, too_many_rows
+from ketch.codec import ARROW, MOST_CELLS, PARQUET, Table, bound_unknown, too_many_rows
 from ketch.errors import KetchError, NotInstalled, RowsRefused, UndecodableBody, UnsupportedMediaType
 from ketch.schema import EXPECTED, Columns, Fault, Field
 
 MOST_BATCHES: Final = 100  # each may carry a dictionary of its own
-MOST_UNKNOWN: Final = 1_000_000  # cells of columns that are no fields: each is flagged
 MOST_UNPACKED: Final = 64 * 2**20  # characters, and numbers in lists, over all rows
 AT_ONCE: Final = 1024  # rows of Parquet
 EPOCH: Final = datetime(1970, 1, 1)
@@ -96,11 +95,7 @@ class _Gathered:
         self._n += rows
         if self._n > self._max_rows:
             raise too_many_rows(self._max_rows)
-        if len(self._unknown) * self._n > MOST_UNKNOWN:
-            raise UndecodableBody(
-                f"The table has {len(self._unknown)} columns that are no fields of this model",
-                hint="Select the columns that GET /schema names.",
-            )
+        bound_unknown(len(self._unknown), self._n)
 
     def refuse_groups(self, schema: Any) -> None:
         """Refuse fields in columns of columns, before one is read; a list of numbers is a vector."""
