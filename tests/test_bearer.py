@@ -226,7 +226,7 @@ def test_a_token_of_the_issuer_is_good(issuer: Issuer, key: str, algorithm: str,
      ({"scp": ["predict", "ketch:explain", "admin", 7, None]}, "scp", {"predict", "explain"}),
      ({"scope": "billing:read predictions ketch:all"}, "scope", set()), ({"scope": 7}, "scope", set()),
      ({"scope": None}, "scope", set()), ({"scope": {"predict": 1}}, "scope", set()), ({}, "scp", set()),
-     ({"scope": ""}, "", USUAL)],
+     ({"scope": ""}, "-", USUAL)],
 )  # fmt: skip
 def test_what_a_token_opens(issuer: Issuer, claims: dict[str, Any], setting: str, scopes: set[str]) -> None:
     assert issuer.bearer(scopes_claim=setting).verdict(token(**claims)).caller.scopes == scopes

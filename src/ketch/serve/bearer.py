@@ -37,6 +37,7 @@ FETCH_AGAIN: Final = 30.0  # seconds between two fetches, whoever asks for them
 GOOD_FOR: Final = 600.0  # seconds after which the set is fetched anew
 MOST_REMEMBERED: Final = 1024  # tokens
 PREFIX: Final = "ketch:"
+EVERY_TOKEN: Final = "-"  # instead of a claim: what opens the usual to every good token
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Bearer:
     ) -> None:
         """Take what the settings say, and begin to fetch the keys.
 
-        `jwks` is an https address or a file; without a `scopes_claim` a token opens what a key usually does.
+        `jwks` is an https address or a file; with `-` for a `scopes_claim` a token opens what a key usually does.
 
         Raises:
             SettingError: something is missing or would let strangers in.
@@ -155,7 +156,7 @@ class Bearer:
         who = hashlib.sha256(
             f"{claims['iss']} {claims.get('sub') or claims.get('client_id')}".encode("utf-8", "replace")
         ).hexdigest()[:16]
-        if not self._scopes_claim:
+        if self._scopes_claim == EVERY_TOKEN:
             return Caller(who, USUAL)
         given = claims.get(self._scopes_claim, "")
         words = given.split() if isinstance(given, str) else given if isinstance(given, list) else []
