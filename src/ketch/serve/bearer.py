@@ -37,7 +37,7 @@ FETCH_AGAIN: Final = 30.0  # seconds between two fetches, whoever asks for them
 GOOD_FOR: Final = 600.0  # seconds after which the set is fetched anew
 MOST_REMEMBERED: Final = 1024  # tokens
 PREFIX: Final = "ketch:"
-EVERY_TOKEN: Final = "-"  # instead of a claim: what opens the usual to every good token
+NO_CLAIM: Final = "-"  # instead of a claim: what opens the usual to every good token
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ class Bearer:
         who = hashlib.sha256(
             f"{claims['iss']} {claims.get('sub') or claims.get('client_id')}".encode("utf-8", "replace")
         ).hexdigest()[:16]
-        if self._scopes_claim == EVERY_TOKEN:
+        if self._scopes_claim == NO_CLAIM:
             return Caller(who, USUAL)
         given = claims.get(self._scopes_claim, "")
         words = given.split() if isinstance(given, str) else given if isinstance(given, list) else []
