@@ -254,7 +254,9 @@ while (now := time.monotonic()) < begun + float(sys.argv[3]):
         except TooManyRequests:
             last[who] = now
             first.setdefault(who, time.monotonic())
-print(begun, time.monotonic(), *(each for who in callers for each in (found[who], first.get(who, begun + 9), last[who])))
+print(begun, time.monotonic())
+for who in callers:
+    print(found[who], first.get(who, begun + 9), last[who])
 """
 
 
