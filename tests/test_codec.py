@@ -21,7 +21,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ketch import codec
-from ketch.codec import ARROW, CSV, JSON, PARQUET, accepted, decode, encode, flatten, from_csv, media_type, typed_cells
+from ketch.codec import (
+    ARROW,
+    CSV,
+    JSON,
+    PARQUET,
+    accepted,
+    decode,
+    encode,
+    flatten,
+    from_csv,
+    media_type,
+    parquet,
+    typed_cells,
+)
 from ketch.errors import NotAcceptable, RequestError, RowsRefused, TooManyRows, UndecodableBody, UnsupportedMediaType
 from ketch.schema import ABSENT, Field
 
@@ -227,6 +240,14 @@ def test_what_is_no_csv(body: bytes, words: str) -> None:
     with pytest.raises(UndecodableBody, match=words) as caught:
         read(body, CSV)
     assert caught.value.hint
+
+
+def test_a_million_names_are_held_against_each_other_in_time() -> None:
+    names = [str(place) for place in range(1_000_000)]
+    began = time.perf_counter()
+    with pytest.raises(UndecodableBody, match="two columns named '999999'"):
+        read(",".join([*names, names[-1]]) + "\n1\n", CSV)
+    assert time.perf_counter() - began < 5
 
 
 def test_a_header_alone_has_no_rows() -> None:
@@ -732,6 +753,29 @@ def test_what_is_no_table_or_would_unpack_to_too_much(body: bytes, kind: str, wo
         unpacked(body, kind)
     assert caught.value.hint
     assert time.perf_counter() - began < 3
+
+
+def test_a_footer_of_many_words_and_pages_without_values_take_no_time() -> None:
+    size = b"\xc0\x9a\x0c"  # 200,000
+    footer = b"\x49\xfc" + size + b"\x26\x02\x00" * 200_000 + b"\x00"  # row groups of one field each
+    page = b"\x15\x04\x15\x00\x15\x00\x00" * 500_000  # a dictionary of nothing, over and over
+    began = time.perf_counter()
+    with pytest.raises(UndecodableBody, match="too many parts"):
+        unpacked(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1", PARQUET)
+    with pytest.raises(UndecodableBody, match="too many parts"):
+        parquet._pages(parquet._Reader(page, len(page)), {5: 1, 7: len(page), 9: 0})
+    assert time.perf_counter() - began < 5
+
+
+def test_a_stream_of_many_messages_takes_no_time() -> None:
+    sound = streamed([pyarrow.record_batch({"plan": pyarrow.array(["a"]).dictionary_encode()})])
+    first, *_ = (message for message in pyarrow.ipc.MessageReader.open_stream(sound) if message.type == "dictionary")
+    again = first.serialize().to_pybytes()
+    at = sound.index(again)
+    began = time.perf_counter()
+    with pytest.raises(UndecodableBody, match="more than 100 parts"):
+        unpacked(sound[:at] + again * 20_000 + sound[at:], ARROW)
+    assert time.perf_counter() - began < 5
 
 
 @BOTH

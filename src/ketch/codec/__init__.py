@@ -265,13 +265,23 @@ def from_csv(body: bytes, fields: Sequence[Field], max_rows: int) -> Table:
 
 def checked_header(header: Sequence[str], known: Sequence[str]) -> list[str]:
     """Give the column names of a CSV, each once and none empty; blanks around them stay only where `known` has them."""
-    names = [name if name in known else name.strip() for name in header]
+    whole = frozenset(known)
+    names = [name if name in whole else name.strip() for name in header]
     if not names or "" in names:
         raise UndecodableBody("The CSV needs a name for every column", hint="Put the field names in the first line.")
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UndecodableBody(f"The CSV has two columns named {twice!r}", hint="Remove one of them.")
+    if twice := repeated(names):
+        raise UndecodableBody(f"The CSV has two columns named {twice[:80]!r}", hint="Remove one of them.")
     return names
+
+
+def repeated(names: Sequence[str]) -> str:
+    """Give the first name that stands there twice, empty where none does."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return ""
 
 
 def typed_columns(header: Sequence[str], rows: Sequence[Sequence[str]], fields: Sequence[Field]) -> Columns:

@@ -12,11 +12,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from ketch import extras
-from ketch.codec import ARROW, MOST_CELLS, PARQUET, Table, bound_unknown, too_many_rows
+from ketch.codec import ARROW, MOST_CELLS, PARQUET, Table, bound_unknown, repeated, too_many_rows
 from ketch.errors import KetchError, NotInstalled, RowsRefused, UndecodableBody, UnsupportedMediaType
 from ketch.schema import EXPECTED, Columns, Fault, Field
 
 MOST_BATCHES: Final = 100  # each may carry a dictionary of its own
+MOST_MESSAGES: Final = 10_000  # with those of dictionaries
 MOST_UNPACKED: Final = 64 * 2**20  # characters, and numbers in lists, over all rows
 AT_ONCE: Final = 1024  # rows of Parquet
 EPOCH: Final = datetime(1970, 1, 1)
@@ -75,8 +76,7 @@ class _Gathered:
 
     def begin(self, names: Sequence[str]) -> None:
         """Learn the names of the columns, each of which must stand there once."""
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+        if twice := repeated(names):
             raise UndecodableBody(f"The table has two columns named {twice[:80]!r}", hint="Remove or rename one.")
         self.known = [name for name in names if name in self.fields]
         self._unknown = [name for name in names if name not in self.fields]
@@ -240,16 +240,22 @@ READERS: Final[Mapping[str, Callable[[_Gathered, Any, Field], list[object]]]] = 
 def _batches(body: bytes, gathered: _Gathered) -> Iterator[Any]:
     ipc = extras.load("pyarrow.ipc")
     data = gathered.arrow.py_buffer(body)
-    for message in ipc.MessageReader.open_stream(data):
+    for place, message in enumerate(ipc.MessageReader.open_stream(data)):
+        if place == MOST_MESSAGES:
+            raise _parted()
         _refuse_compressed(memoryview(message.metadata))
     with ipc.open_stream(data, options=ipc.IpcReadOptions(use_threads=False)) as stream:
         gathered.begin(stream.schema.names)
         for place, batch in enumerate(stream):
             if place == MOST_BATCHES:
-                raise UndecodableBody(
-                    f"The table comes in more than {MOST_BATCHES} parts", hint="Combine its record batches."
-                )
+                raise _parted()
             yield batch
+
+
+def _parted() -> UndecodableBody:
+    return UndecodableBody(
+        f"The table comes in more than {MOST_BATCHES} parts", hint="Combine its record batches and dictionaries."
+    )
 
 
 V5: Final = 4  # of the metadata: since Arrow 1.0

@@ -14,6 +14,7 @@ from ketch.errors import UndecodableBody
 
 MAGIC: Final = b"PAR1"
 MOST_PARTS: Final = 100  # row groups
+MOST_STEPS: Final = 300_000  # fields and elements of footer and page headers: a second's work
 
 BOOL, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, STRUCT = 2, 3, 4, 5, 6, 7, 8, 9, 12
 TRUE: Final = 1
@@ -76,8 +77,8 @@ def sizes(body: bytes) -> Iterator[tuple[str, Size]]:
     """
     if len(body) < 12 or body[-4:] != MAGIC or body[:4] != MAGIC:
         raise _damaged("it does not end as one does")
-    start = len(body) - 8 - int.from_bytes(body[-8:-4], "little")
-    footer = _Reader(body[:-8], start).struct(_FOOTER)
+    reader = _Reader(body, len(body) - 8)
+    footer = reader.moved(len(body) - 8 - int.from_bytes(body[-8:-4], "little")).struct(_FOOTER)
     groups = footer.get(4, [])
     if len(groups) > MOST_PARTS:
         raise UndecodableBody(f"The table comes in more than {MOST_PARTS} parts", hint="Combine its row groups.")
@@ -86,15 +87,15 @@ def sizes(body: bytes) -> Iterator[tuple[str, Size]]:
             column = chunk.get(3, {})
             if 1 in chunk or not column.keys() >= {3, 5, 7, 9}:
                 raise _damaged("a column is not in it")
-            yield ".".join(part.decode("utf-8", "replace") for part in column[3]), _pages(body, column)
+            yield ".".join(part.decode("utf-8", "replace") for part in column[3]), _pages(reader, column)
 
 
-def _pages(body: bytes, column: Mapping[int, Any]) -> Size:
+def _pages(reader: "_Reader", column: Mapping[int, Any]) -> Size:
     first, early = column[9], column.get(11, 0)
     start = early if 0 < early < first else first
-    end = min(start + column[7] + 100, len(body))  # pyarrow grants old writers as many bytes more
+    end = min(start + column[7] + 100, reader.end)  # pyarrow grants old writers as many bytes more
     unpacked = values = 0
-    reader = _Reader(body[:end], start)
+    reader.moved(start)
     while values < column[5] and reader.at < end:
         page = reader.struct(_PAGE)
         packed, size = page.get(3, -1), page.get(2, -1)
@@ -113,10 +114,16 @@ def _damaged(why: str) -> UndecodableBody:
 class _Reader:
     """Thrift's compact protocol, as far as Parquet uses it."""
 
-    def __init__(self, data: bytes, at: int) -> None:
-        if not 0 <= at <= len(data):
+    def __init__(self, data: bytes, end: int) -> None:
+        self.data, self.at, self.end = data, 0, end
+        self._steps = 0
+
+    def moved(self, at: int) -> "_Reader":
+        """Read on elsewhere."""
+        if not 0 <= at <= self.end:
             raise _damaged("it points outside itself")
-        self.data, self.at = data, at
+        self.at = at
+        return self
 
     def struct(self, kinds: Mapping[int, Kind]) -> dict[int, Any]:
         found: dict[int, Any] = {}
@@ -129,7 +136,15 @@ class _Reader:
             found[last] = self._field(kind, kinds.get(last))
         return found
 
+    def _step(self, steps: int = 1) -> None:
+        self._steps += steps
+        if self._steps > MOST_STEPS:
+            raise UndecodableBody(
+                "The Parquet file has too many parts", hint="Write it in one row group, in few pages."
+            )
+
     def _field(self, kind: int, wanted: Kind) -> Any:
+        self._step()
         if kind in {BOOL, TRUE}:
             if wanted in (BOOL, None):
                 return kind == TRUE
@@ -155,8 +170,9 @@ class _Reader:
     def _list(self, inner: Kind) -> list[Any]:
         head = self._bytes(1)[0]
         size = head >> 4 if head >> 4 != 15 else self._varint(32)
-        if head & 15 != _type(inner) or size > len(self.data) - self.at:
+        if head & 15 != _type(inner) or size > self.end - self.at:
             raise _damaged("a list is not of its type")
+        self._step(size)
         return [self._value(inner) for _ in range(size)]
 
     def _signed(self, bits: int) -> int:
@@ -176,7 +192,7 @@ class _Reader:
 
     def _bytes(self, size: int) -> bytes:
         end = self.at + size
-        if end > len(self.data):
+        if end > self.end:
             raise _damaged("it ends early")
         found, self.at = self.data[self.at : end], end
         return found
