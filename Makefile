@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test packing lint fix docs bench clean
+.PHONY: demo test packing service soak lint fix docs bench clean
 
 demo: $(VENV)/.demo  ## see the whole road on an example
 	$(BIN)/ketch demo
@@ -14,6 +14,12 @@ test: $(VENV)/.dev  ## run every test that needs nothing but Python
 
 packing: $(VENV)/.dev  ## the long tests of packing: real environments, every estimator, hostile files, speed
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m packing
+
+service: $(VENV)/.dev  ## the long tests of the service: workers killed, swaps under load, hostile requests, official clients
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m service
+
+soak: $(VENV)/.dev  ## the same for hours
+	$(BIN)/python -m pytest -q -m soak --timeout 7200
 
 lint: $(VENV)/.dev  ## style, types on three systems
 	$(BIN)/ruff check

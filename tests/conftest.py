@@ -57,10 +57,12 @@ def guarded_door(request: pytest.FixtureRequest, doors: Doors) -> Door:
     return doors(request.param, guarded=True)
 
 
+LONG = ("packing", "service", "soak")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long tests of packing to those who ask for them by mark."""
-    if "packing" in config.option.markexpr:
-        return
-    long = [item for item in items if item.get_closest_marker("packing")]
-    config.hook.pytest_deselected(items=long)
-    items[:] = [item for item in items if not item.get_closest_marker("packing")]
+    """Leave the long tests to those who ask for them by mark."""
+    left = [mark for mark in LONG if mark not in config.option.markexpr]
+    long = {item for item in items if any(item.get_closest_marker(mark) for mark in left)}
+    config.hook.pytest_deselected(items=[*long])
+    items[:] = [item for item in items if item not in long]

@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,8 +10,7 @@ from hypothesis import strategies as st
 
 from ketch.errors import Forbidden, HostNotAllowed, SettingError
 from ketch.serve import all_routes
-from ketch.serve.guard import Guard, Hosts, guard_at, is_loopback_address, is_loopback_host, keys_of
-from ketch.settings import read
+from ketch.serve.guard import Guard, Hosts, guard_at, is_loopback_address, is_loopback_host
 from ketch.trust.calling import SCOPES
 from tests.doors import KEY, ROW, Door, Doors, problem
 
@@ -230,20 +228,3 @@ def test_two_keys_have_two_names() -> None:
     assert all(len(name) == 8 and name not in KEY for name in names)
     assert guard.check({}, scope="").name == ""
     assert guard.check({}, scope="").scopes == frozenset()
-
-
-def test_keys_come_from_setting_and_file(tmp_path: Path) -> None:
-    file = tmp_path / "keys"
-    settings = read({"api_keys_file": str(file)}, environ={"KETCH_API_KEYS": KEY}, folder=tmp_path)
-    with pytest.raises(SettingError, match="cannot be read"):
-        keys_of(settings)
-    file.write_bytes(b"\xff\xfe")
-    with pytest.raises(SettingError, match="cannot be read"):
-        keys_of(settings)
-    file.write_text("first-key-first-key\n\n  second-key-second-key\n")
-    assert keys_of(settings) == (KEY, "first-key-first-key", "second-key-second-key")
-    file.write_text("\n")
-    assert keys_of(settings) == (KEY,)
-    with pytest.raises(SettingError, match="holds no key"):
-        keys_of(read({"api_keys_file": str(file)}, environ={}, folder=tmp_path))
-    assert keys_of(read({}, environ={"KETCH_API_KEYS": KEY}, folder=tmp_path)) == (KEY,)

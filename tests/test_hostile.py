@@ -132,7 +132,7 @@ def judge(place: Place, outside: list[str], count: int) -> None:
         assert len(each["message"]) < 1000, name
         assert "Traceback" not in each["message"] + each["hint"], name
     assert list(place.canary.iterdir()) == []
-    assert sorted(path.name for path in place.home.iterdir()) == ["checked.json", "keyring.json", "keys"]
+    assert sorted(path.name for path in place.home.iterdir()) == [".ketch.lock", "checked.json", "keyring.json", "keys"]
     calls = [line.split(None, 1)[1] for line in outside]
     strangers = [line for line in calls if not line.startswith(("---", "+++", "<...")) and not ours(line)]
     assert not strangers, strangers[:5]

@@ -777,7 +777,7 @@ def test_an_own_class_is_named_refused_and_opens_once_approved(home: Path) -> No
     if os.name == "posix":
         assert stat.S_IMODE((home / "approvals.json").stat().st_mode) == 0o600
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    assert sorted(path.name for path in home.iterdir()) == ["approvals.json"]
+    assert sorted(path.name for path in home.iterdir()) == [".ketch.lock", "approvals.json"]
 
 
 def test_an_approval_holds_for_exactly_these_bytes(home: Path, canary: Path) -> None:

@@ -86,6 +86,7 @@ class Predictor:
         self._runner = runner
         self.checker = Checker(opened.contract.fields, strict=limits.strict, lenient=limits.lenient)
         self._shape = _shaper(opened.contract.answer)
+        self.pace = 0.0  # seconds that one row takes, once measured
         self.alone = hasattr(runner, "alone")  # asking it for many rows at once saves nothing
         # an original may tell 5 from 5.0, a program does not
         self.read_row = codec.row_reader(opened.contract.fields) if hasattr(runner, "row") else None
@@ -443,10 +444,12 @@ def load(
     home: Path | None = None,
     limits: Limits = Limits(),
     require_signature: bool | None = None,
+    replay: bool = True,
 ) -> Predictor:
     """Open a MODEL: an existing path (bundle or model file), else a store reference such as churn@champion.
 
-    `require_signature` refuses what no trusted key has signed; by default the user's own setting decides.
+    `require_signature` refuses what no trusted key has signed; by default the user's own setting decides. Without
+    `replay`, an original is not asked its golden rows yet: a library that starts threads for them must not be forked.
 
     Raises:
         BundleError, TrustError, StoreError, ModelError: it cannot be opened here.
@@ -461,7 +464,7 @@ def load(
             warnings.warn(note, KetchWarning, stacklevel=2)
         data, name = packed.data, packed.name
     opened = msgspec.structs.replace(bundle.read(data, name), signed_by=signer)
-    return open_bundle(opened, home=home, limits=limits, reference=reference)
+    return open_bundle(opened, home=home, limits=limits, reference=reference, replay=replay)
 
 
 def signer_of(model: str, fetched: tuple[bytes, str, str], *, home: Path, required: bool = False) -> str:
@@ -555,7 +558,9 @@ def _carrying(model: str, *, home: Path) -> Unit | None:
     return Unit(name, opened.originals, opened.code, frozenset({opened.sha256}))
 
 
-def open_bundle(opened: Bundle, *, home: Path, limits: Limits = Limits(), reference: str = "") -> Predictor:
+def open_bundle(
+    opened: Bundle, *, home: Path, limits: Limits = Limits(), reference: str = "", replay: bool = True
+) -> Predictor:
     """Make a bundle's model ready: its program, else the original through the gate; and replay its golden predictions.
 
     Raises:
@@ -565,7 +570,8 @@ def open_bundle(opened: Bundle, *, home: Path, limits: Limits = Limits(), refere
     contract = opened.contract
     runner = evaluator(opened.files, contract.answer, contract.fields) if compiled else open_runner(opened, home=home)
     predictor = Predictor(opened, runner, limits=limits, reference=reference)
-    predictor.replay()
+    if replay or compiled:
+        predictor.replay()
     return predictor
 
 

@@ -40,6 +40,29 @@ TABLE = (
     Setting("api_keys", "", "Keys that open the service, separated by commas.", personal=True),
     Setting("api_keys_file", "", "File with one key on each line.", personal=True),
     Setting("auth", "keys", "Who checks callers: keys, platform (it does) or none.", personal=True),
+    Setting("allowed_hosts", "", "Host names answered to, separated by commas; *.example.com stands for all below it."),
+    Setting("cors", "", "Origins whose pages may call from a browser, separated by commas; * for all.", personal=True),
+    Setting("rate", "", "Most requests of each caller, such as 100/s,10000/day."),
+    Setting("jwt_issuer", "", "Who must have issued a token (iss) that opens the service.", personal=True),
+    Setting("jwt_audience", "", "Whom a token must be meant for (aud).", personal=True),
+    Setting("jwt_jwks", "", "Where the issuer's keys are: an https URL, or a file.", personal=True),
+    Setting("jwt_algorithms", "RS256,ES256", "How a token may be signed.", personal=True),
+    Setting("jwt_scopes_claim", "scope", "The claim that names what a token opens.", personal=True),
+    Setting("tls_cert", "", "File with the certificate, and those that vouch for it, to serve https.", personal=True),
+    Setting("tls_key", "", "File with the private key of the certificate.", personal=True),
+    Setting("tls_client_ca", "", "File with the authorities whose certificates callers must show.", personal=True),
+    Setting("workers", "0", "Processes that answer; 0 stands for one for each core."),
+    Setting("deadline", "30", "Seconds that a question may wait and run."),
+    Setting("queue", "256", "Questions that may wait in one process; more are told to come back."),
+    Setting("connections", "4096", "Connections that one process keeps open."),
+    Setting("drain", "1", "Seconds of serving on after the order to stop, while load balancers learn of it."),
+    Setting("default", "", "The model at /predict, where there are several: the first unless said otherwise."),
+    Setting("follow", "false", "Serve what an alias or file points to, also when that changes."),
+    Setting("split", "", "A second version and its share of the questions: churn@challenger=10."),
+    Setting("shadow", "", "A version that is asked too and whose answers are only recorded: churn@challenger."),
+    Setting("metrics_port", "0", "Port of this machine alone for /metrics; 0 stands for none."),
+    Setting("grpc_port", "0", "Port for the Open Inference Protocol by gRPC; 0 stands for none."),
+    Setting("access_log", "", "Where a line of JSON for each request goes: a file, or - for standard output."),
     Setting("log", "", "Where predictions are recorded: sqlite:///FILE or postgresql://…", personal=True),
     Setting("max_body", "8388608", "Largest JSON body that is read, in bytes."),
     Setting("max_rows", "10000", "Most rows answered in one request."),
@@ -48,6 +71,7 @@ TABLE = (
     Setting("isolated", "false", "Run in a virtual environment of the bundle's own, made when needed and kept."),
     Setting("require_signature", "false", "Open only bundles signed with a key trusted here.", personal=True),
 )
+LEAST = {"max_body": 1, "max_rows": 1, "workers": 0, "queue": 1, "connections": 1, "drain": 0, "deadline": 0.01}
 NAMES = {setting.name: setting for setting in TABLE}
 
 
@@ -61,6 +85,29 @@ class Settings:
     api_keys: tuple[str, ...]
     api_keys_file: str
     auth: str
+    allowed_hosts: tuple[str, ...]
+    cors: tuple[str, ...]
+    rate: str
+    jwt_issuer: str
+    jwt_audience: str
+    jwt_jwks: str
+    jwt_algorithms: tuple[str, ...]
+    jwt_scopes_claim: str
+    tls_cert: str
+    tls_key: str
+    tls_client_ca: str
+    workers: int
+    deadline: float
+    queue: int
+    connections: int
+    drain: float
+    default: str
+    follow: bool
+    split: tuple[str, ...]
+    shadow: tuple[str, ...]
+    metrics_port: int
+    grpc_port: int
+    access_log: str
     log: str
     max_body: int
     max_rows: int
@@ -104,10 +151,16 @@ def read(
         raise SettingError("strict and lenient contradict each other", hint="Give one of --strict and --lenient.")
     if settings.auth not in {"keys", "none", "platform"}:
         raise SettingError(f"auth cannot be {settings.auth!r}", hint="Use keys, platform or none.")
-    if not 0 <= settings.port <= 65535:
-        raise SettingError(f"port {settings.port} does not exist", hint="Give a number from 1 to 65535.")
-    if min(settings.max_body, settings.max_rows) < 1:
-        raise SettingError("max_body and max_rows must be at least 1", hint="Leave them out for the defaults.")
+    for name in ("port", "metrics_port", "grpc_port"):
+        if not 0 <= getattr(settings, name) <= 65535:
+            raise SettingError(
+                f"{name} {getattr(settings, name)} does not exist", hint="Give a number from 1 to 65535."
+            )
+    for name, least in LEAST.items():
+        if not getattr(settings, name) >= least:
+            raise SettingError(f"{name} must be at least {least:g}", hint="Leave it out for the default.")
+    if bool(settings.tls_cert) != bool(settings.tls_key) or (settings.tls_client_ca and not settings.tls_cert):
+        raise SettingError("https needs a certificate and its key", hint="Give both --tls-cert and --tls-key.")
     return settings
 
 
@@ -165,6 +218,13 @@ def _number(text: str, source: str) -> int:
         raise SettingError(f"{source} is {text!r}, not a whole number", hint="Give digits only.") from None
 
 
+def _seconds(text: str, source: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingError(f"{source} is {text!r}, not a number of seconds", hint="Give a number.") from None
+
+
 def _yes_or_no(text: str, source: str) -> bool:
     if text.lower() in {"1", "true", "yes", "on"}:
         return True
@@ -179,6 +239,7 @@ def _words(text: str, source: str) -> tuple[str, ...]:
 
 _CAST: Mapping[object, Callable[[str, str], object]] = {
     int: _number,
+    float: _seconds,
     bool: _yes_or_no,
     str: lambda text, source: text,
     Path: lambda text, source: Path(text).expanduser(),

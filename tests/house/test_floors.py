@@ -16,7 +16,10 @@ STAIRS = """errors extras settings
             steps image deploy export
             testing demo cli""".split()
 HOUSE = Path(ketch.__file__).parent
-SIDE_DOORS = {"serve": {"routes", "guard", "lineup", "metrics", "desk"}, "compiler": {"values", "build", "boosters", "trees"}}
+SIDE_DOORS = {
+    "serve": {"routes", "guard", "lineup", "metrics", "desk", "headers", "models", "server", "supervisor"},
+    "compiler": {"values", "build", "boosters", "trees"},
+}
 
 
 def modules() -> list[Path]:

@@ -1,47 +1,79 @@
-"""`ketch serve`: MODEL → URL."""
+"""`ketch serve`: MODEL… → URL."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from ketch.cli import isolate, note, options, settle, settle_trust, trust_option
-from ketch.log import Log
 from ketch.page import curl_line
-from ketch.predict import Limits, load
-from ketch.serve.guard import guard_at, keys_of
-from ketch.serve.routes import Service
-from ketch.serve.server import listen, run, url_of
+from ketch.serve.lineup import Lineup
+from ketch.serve.models import Entry, entries_of, lineup_of
+from ketch.serve.server import Plan, guard_of, listen, serve_plan, tls_of, url_of
+from ketch.settings import Settings
 
 
 @click.command("serve")
-@click.argument("model")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @trust_option
-@options("host", "port", "api_keys_file", "auth", "log", "max_body", "max_rows")
-@options("strict", "lenient", "isolated", "require_signature", "home")
-def serve_command(model: str, trust: str | None, **flags: Any) -> None:
-    """Answer over HTTP for MODEL: a bundle, a model file, or a store reference such as churn@champion."""
+@options("host", "port", "workers", "default", "follow", "split", "shadow")
+@options("api_keys_file", "auth", "allowed_hosts", "cors", "rate")
+@options("jwt_issuer", "jwt_audience", "jwt_jwks", "jwt_algorithms", "jwt_scopes_claim")
+@options("tls_cert", "tls_key", "tls_client_ca")
+@options("max_body", "max_rows", "strict", "lenient", "deadline", "queue", "connections", "drain")
+@options("log", "access_log", "metrics_port", "grpc_port", "isolated", "require_signature", "home")
+def serve_command(models: tuple[str, ...], trust: str | None, **flags: Any) -> None:
+    """Answer over HTTP for each MODEL: a bundle, a model file, a folder of bundles, or a store reference."""
     for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # a pool costs more than the row it is woken for
         os.environ.setdefault(library, "1")
     settings = settle(flags)
-    settle_trust([model], trust, settings.home)
+    settle_trust(models, trust, settings.home)
     if settings.isolated:
-        postgres = settings.log.startswith("postgres")
-        isolate(model, settings, trusted=trust, wanted=["postgres"] if postgres else [])
-    guard = guard_at(settings.host, keys_of(settings), auth=settings.auth)
+        _isolate(models, settings, trust)
+    guarded, tls = guard_of(settings).guarded, tls_of(settings)
+    entries = entries_of(models, settings)
     opened = listen(settings.host, settings.port)
-    limits = Limits(settings.max_rows, settings.strict, settings.lenient)
-    predictor = load(model, home=settings.home, limits=limits, require_signature=settings.require_signature)
-    log = Log(settings.log) if settings.log else None
+    plan = _plan(entries, settings)
+    plan.sockets = [opened]
     url = url_of(opened)
-    names = ", ".join(predictor.answers)
-    click.echo(f"{predictor.reference} answers {names} at {url} (docs at {url}/docs, Ctrl+C stops it)\n")
-    click.echo(curl_line(predictor.contract, url, key=guard.guarded) + "\n")
-    if guard.guarded:
+    url = url.replace("http:", "https:", 1) if tls else url
+    told = serve_plan(plan, lambda: _greet(plan.lineup, url, guarded=guarded))
+    if told:
+        note(told)
+
+
+def _isolate(models: Sequence[str], settings: Settings, trust: str | None) -> None:
+    if len(models) > 1:
+        raise click.UsageError("--isolated serves one MODEL: each needs an environment of its own.")
+    postgres = settings.log.startswith("postgres")
+    isolate(models[0], settings, trusted=trust, wanted=["postgres"] if postgres else [])
+
+
+def _plan(entries: Sequence[Entry], settings: Settings) -> Plan:
+    opened = {entry: entry.open(settings, replay=False) for entry in entries}
+    lineup = lineup_of(opened, settings.default)
+    plan = Plan(settings, lineup, [])
+    if settings.follow:
+        from ketch.serve.follow import Follower
+
+        plan.follow = Follower(settings, lineup, {entry: each.name for entry, each in opened.items()})
+
+    def open_again(model: str, role: str) -> tuple[str, Any]:
+        found = Entry(model, role).open(settings)
+        return found.name, found
+
+    plan.open_again = open_again
+    return plan
+
+
+def _greet(lineup: Lineup, url: str, *, guarded: bool) -> None:
+    """Say where answers can be had, with a line to paste."""
+    for name, line in lineup.lines.items():
+        at = url if name == lineup.default else f"{url}/models/{name}"
+        answers = ", ".join(line.champion.answers)
+        docs = f"docs at {at}/docs, Ctrl+C stops it"
+        click.echo(f"{line.champion.reference} answers {answers} at {at} ({docs})")
+    click.echo("\n" + curl_line(lineup.line().champion.contract, url, key=guarded) + "\n")
+    if guarded:
         note("the line sends the key in KETCH_API_KEY: set it to one of the keys before you paste it")
-    try:
-        run(Service(predictor, guard, log=log, max_body=settings.max_body), opened)
-    finally:
-        if log is not None:
-            log.close()
-            note(f"{log.written} predictions recorded, {log.dropped} dropped")

@@ -13,6 +13,12 @@ from ketch.predict import Predictor
 
 DOORS: Final = {  # name -> where it stands
     "front_of": "ketch.serve.front",
+    "Bearer": "ketch.serve.bearer",
+    "Cors": "ketch.serve.headers",
+    "Patience": "ketch.serve.front",
+    "Rates": "ketch.serve.rates",
+    "Supervisor": "ketch.serve.supervisor",
+    "Worker": "ketch.serve.worker",
     "app_of": "ketch.serve.app",
     "serve_model": "ketch.serve.server",
 }

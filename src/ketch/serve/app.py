@@ -13,7 +13,7 @@ from ketch.errors import RequestError
 from ketch.log import Log
 from ketch.predict import Limits, Predictor, load
 from ketch.serve import Request, Response
-from ketch.serve.guard import Guard, keys_of
+from ketch.serve.guard import Guard, files_of
 from ketch.serve.routes import MOST_DISCARDED, Service, at, too_large
 from ketch.settings import read
 
@@ -37,7 +37,11 @@ def flask_app(
     settings = read({"auth": auth}, environ=os.environ, folder=Path.cwd())
     limits = Limits(settings.max_rows, settings.strict, settings.lenient)
     predictor = model if isinstance(model, Predictor) else load(model, home=settings.home, limits=limits)
-    guard = Guard(keys_of(settings) if keys is None else keys, auth=settings.auth)
+    guard = (
+        Guard(settings.api_keys, auth=settings.auth, files=files_of(settings))
+        if keys is None
+        else Guard(keys, auth=settings.auth)
+    )
     if log is None and settings.log:
         log = Log(settings.log)
         atexit.register(log.close)

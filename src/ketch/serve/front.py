@@ -42,8 +42,8 @@ class Hall:
     """What all connections of one server share."""
 
     service: Service
-    page: Page = field(default_factory=lambda: Memory().page(1))
-    patience: Patience = Patience()
+    page: Page
+    patience: Patience
     desks: dict[asyncio.AbstractEventLoop, Desk] = field(default_factory=dict)
     now: float = 0.0  # a clock that goes twice a second, for what needs no better one
     prober: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "ketch-ready"))
@@ -66,9 +66,9 @@ class NobodyWaits:
 NOBODY_WAITS: Final = NobodyWaits()
 
 
-def front_of(service: Service, page: Page | None = None, patience: Patience = Patience()) -> "type[Front]":
+def front_of(service: Service, page: Page | None = None, patience: Patience | None = None) -> "type[Front]":
     """Make the protocol of one server."""
-    hall = Hall(service, patience=patience) if page is None else Hall(service, page, patience)
+    hall = Hall(service, page or Memory().page(1), patience or Patience())
     return type("ServiceFront", (Front,), {"hall": hall})
 
 

@@ -302,25 +302,6 @@ def is_loopback_address(host: str) -> bool:
 # ---- from settings ---------------------------------------------------------------------------------
 
 
-def keys_of(settings: Settings) -> tuple[str, ...]:
-    """Give the keys named by the settings.
-
-    Raises:
-        SettingError: the file of keys cannot be read.
-    """
-    if not settings.api_keys_file:
-        return settings.api_keys
-    try:
-        lines = calling.words_of(Path(settings.api_keys_file).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError):
-        raise SettingError(
-            f"The file of keys {settings.api_keys_file} cannot be read", hint="Give a text file, one key on a line."
-        ) from None
-    if not lines and not settings.api_keys:
-        raise SettingError(f"The file {settings.api_keys_file} holds no key", hint="Put one key on each line.")
-    return (*settings.api_keys, *lines)
-
-
 def files_of(settings: Settings) -> tuple[Path, ...]:
     """Name the files of keys that a service watches: the one set, and what `ketch keys new` wrote for this user."""
     own = settings.home / calling.FILE

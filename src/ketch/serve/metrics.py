@@ -6,6 +6,7 @@ killed: its pages stay, and the supervisor moves their counts to the page of tho
 
 import bisect
 import mmap
+import operator
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,14 +45,16 @@ Series = tuple[str, tuple[tuple[str, str], ...]]  # a name and its labels
 class Memory:
     """The pages; made before the workers are forked, which share it from then on."""
 
-    def __init__(self, pages: int = 2) -> None:
-        self.pages = pages
-        self._map = mmap.mmap(-1, 8 + PAGE * pages)
+    def __init__(self, pages: int = 3, beats: int = 0) -> None:
+        """Make room for pages, and for numbers that tell whether their writers are alive."""
+        self.pages, self._start = pages, 8 + 8 * beats
+        self._map = mmap.mmap(-1, self._start + PAGE * pages)
         self._view = memoryview(self._map)
+        self.beats: Any = self._view[8 : self._start].cast("d")
 
     def page(self, number: int) -> "Page":
         """Give one page to its only writer."""
-        start = 8 + number * PAGE
+        start = self._start + number * PAGE
         return Page(self._view[start : start + PAGE])
 
     def retire(self, number: int) -> None:
@@ -74,7 +77,8 @@ class Memory:
             for number in range(self.pages):
                 for series, numbers in self.page(number).read():
                     before = found.get(series)
-                    found[series] = [a + b for a, b in zip(before, numbers, strict=True)] if before else numbers
+                    join = max if series[0] == "ketch_model" else operator.add
+                    found[series] = [join(a, b) for a, b in zip(before, numbers, strict=True)] if before else numbers
             if turn % 2 == 0 and turn == self._turns():
                 return found
 
@@ -211,6 +215,8 @@ class _Collector:
 
         for name, told in HELP.items():
             found = sorted((labels, numbers) for (each, labels), numbers in self._totals.items() if each == name)
+            if name == "ketch_model":  # one that was replaced is none
+                found = [(labels, numbers) for labels, numbers in found if numbers[0]]
             if not found:
                 continue
             keys = [key for key, _ in found[0][0]]

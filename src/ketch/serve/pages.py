@@ -10,14 +10,9 @@ import msgspec
 from ketch import page
 from ketch.schema import json_schema
 from ketch.serve import Call, Response, Route, all_routes
+from ketch.serve.headers import PAGE
 from ketch.serve.routes import Service
 
-PAGE_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 HTML: Final = "text/html; charset=utf-8"
 ASSETS: Final = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 START_SWAGGER: Final = b'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true});\n'
@@ -27,7 +22,7 @@ def home(service: Service, call: Call) -> Response:
     """Show the page for people."""
     url = call.request.base_url.rstrip("/")
     made = page.landing(call.predictor.bundle, url=url, guarded=service.guard.guarded)
-    return Response(200, made.encode(), HTML, PAGE_HEADERS)
+    return Response(200, made.encode(), HTML, PAGE)
 
 
 def schema(service: Service, call: Call) -> Response:
@@ -55,15 +50,15 @@ def openapi(service: Service, call: Call) -> Response:
 
 def docs(service: Service, call: Call) -> Response:
     """Show the API page."""
-    return Response(200, page.docs(call.predictor.name).encode(), HTML, PAGE_HEADERS)
+    return Response(200, page.docs(call.predictor.name).encode(), HTML, PAGE)
 
 
 def asset(service: Service, call: Call) -> Response:
     """Give one file of the API page."""
     name = call.request.path.rpartition("/")[2]
     if name == "start.js":
-        return Response(200, START_SWAGGER, "text/javascript; charset=utf-8", PAGE_HEADERS)
-    return Response(200, _asset(name), ASSETS[name] + "; charset=utf-8", PAGE_HEADERS)
+        return Response(200, START_SWAGGER, "text/javascript; charset=utf-8", PAGE)
+    return Response(200, _asset(name), ASSETS[name] + "; charset=utf-8", PAGE)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ Request --find, let in--> Call --handle--> Response;  rows --*ask*--> Results --
 import functools
 import itertools
 import logging
+import math
 import os
 import re
 import threading
@@ -41,6 +42,7 @@ from ketch.predict import Predictor, Results, Rows
 from ketch.schema import Fault
 from ketch.serve import Call, Request, Response, Route, all_routes
 from ketch.serve.guard import Guard
+from ketch.serve.headers import safe_headers
 from ketch.serve.lineup import Line, Lineup, version_of
 from ketch.serve.metrics import Memory, Metrics, Series
 
@@ -105,6 +107,7 @@ class Service:
     ) -> None:
         self.lineup = models if isinstance(models, Lineup) else Lineup.of(models)
         self.guard, self.rates, self.cors = guard, rates, cors
+        self.safe = safe_headers(guarded=guard.guarded, tls=False)
         self.log, self.max_body, self.queue = log, max_body, queue
         self.clock = clock
         self.draining = False
@@ -160,6 +163,7 @@ class Service:
         error: Exception | None = None
         try:
             place = self._place(request)
+            self.guard.check(request.headers, scope="")  # its Host, before a browser is told anything
             if self.cors and (preflight := self.cors.preflight(request, allowed(request.path))):
                 call = Call(request, request_id, "", place.args, self.predictor)
                 return self.ended(preflight, call, place.route.path, began, model="")
@@ -197,7 +201,7 @@ class Service:
 
     def ended(self, response: Response, call: Call, path: str, began: float, *, model: str | None = None) -> Response:
         """Complete an answer's headers, count it, and tell who watches."""
-        headers = {**response.headers, "X-Request-ID": call.request_id}
+        headers = {**response.headers, **self.safe, "X-Request-ID": call.request_id}
         if self.cors:
             headers |= self.cors.headers(call.request.headers)
         if self.draining:
@@ -369,9 +373,9 @@ class Service:
         headers = {} if predictor is None or isinstance(known, STRANGERS) else self.marks(predictor)
         headers["X-Request-ID"] = request_id
         if known.retry_after:
-            headers["Retry-After"] = str(max(1, round(known.retry_after)))
+            headers["Retry-After"] = str(max(1, math.ceil(known.retry_after)))
         if known.status == 401:
-            headers["WWW-Authenticate"] = 'Basic realm="Ketch", charset="UTF-8"'
+            headers["WWW-Authenticate"] = 'Basic realm="Ketch", charset="UTF-8", Bearer realm="Ketch"'
         if isinstance(known, MethodNotAllowed):
             headers["Allow"] = allowed(request.path)
         self.metrics.count("ketch_errors", code=known.code)

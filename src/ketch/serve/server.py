@@ -1,11 +1,16 @@
-"""The server process: its socket, the front and the Flask app behind it, and how it ends."""
+"""The server: its socket, the front and the Flask app behind it, its workers, and how it ends."""
 
 import asyncio
 import os
+import shutil
 import socket
+import ssl
+import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -15,14 +20,20 @@ from a2wsgi import WSGIMiddleware
 
 from ketch.bundle import read
 from ketch.errors import SettingError
+from ketch.log import Log
 from ketch.pack import Options, compose
-from ketch.predict import load, open_bundle
-from ketch.serve import door
-from ketch.serve.guard import guard_at
+from ketch.predict import Predictor, load, open_bundle
+from ketch.serve import all_routes, door
+from ketch.serve.guard import files_of, guard_at
+from ketch.serve.headers import safe_headers
+from ketch.serve.lineup import Lineup
 from ketch.serve.routes import Service
+from ketch.settings import Settings
 from ketch.settings import home as home_of
 
 THREADS: Final = 10  # that run the Flask app, for all that the front does not answer
+TOKEN_KEYS: Final = 5.0  # seconds that a worker waits for the issuer of tokens before it is ready without
+GRACE: Final = 5.0  # seconds beyond deadline and drain that a worker may take to end
 
 
 class Server(uvicorn.Server):
@@ -31,6 +42,18 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, hall: Any, drain: float = 0.0) -> None:
         super().__init__(config)
         self.hall, self.drain = hall, drain
+        self.leaves = False  # while others stay and answer at the same address
+        self.worker: Any = None  # where this server runs in one
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and say so."""
+        await super().startup(sockets)
+        if self.worker is not None:
+            self.worker.started(asyncio.get_running_loop())
+
+    def capture_signals(self) -> Any:
+        """Heed signals; a worker leaves some of them to its supervisor."""
+        return super().capture_signals() if self.worker is None else self.worker.signals()
 
     async def on_tick(self, counter: int) -> bool:
         """Look after the connections twice a second."""
@@ -43,9 +66,14 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Say that this server is going, serve on while whoever sends callers here learns of it, then finish."""
         self.hall.service.draining = True
+        if self.leaves:
+            for server in self.servers:
+                server.close()
         until = time.monotonic() + self.drain
         while time.monotonic() < until and not self.force_exit:
-            await asyncio.sleep(0.05)
+            if self.leaves and not self.server_state.connections:
+                break
+            await asyncio.sleep(0.02)
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -75,10 +103,120 @@ def listen(host: str, port: int) -> socket.socket:
     return opened
 
 
-def server_for(service: Service, **options: Any) -> Server:
+@dataclass
+class Plan:
+    """What is served, and how; the models are open."""
+
+    settings: Settings
+    lineup: Lineup
+    sockets: list[socket.socket]
+    follow: Callable[[Any], None] | None = None  # called once a second by the supervisor
+    open_again: Callable[[str, str], tuple[str, Predictor]] | None = None
+    table: Path | None = None  # of the rates, for all workers
+    log: Log | None = None
+
+    def prepare(self) -> None:
+        """Find out before the fork what is wrong, and import what all workers will need.
+
+        Raises:
+            KetchError: a setting is not usable.
+        """
+        import uvloop  # noqa: F401
+
+        if self.settings.log:
+            Log(self.settings.log).close()
+        _rates(self.settings, None)
+        _cors(self.settings)
+        for name in ("app_of", "front_of", "Worker"):
+            door(name)
+        all_routes()
+
+    def service(self) -> Service:
+        """Make the service of one process: what holds threads and connections is made here, after the fork."""
+        settings = self.settings
+        self.log = Log(settings.log) if settings.log else None
+        guard = guard_of(settings)
+        made = Service(
+            self.lineup,
+            guard,
+            log=self.log,
+            max_body=settings.max_body,
+            queue=settings.queue,
+            rates=_rates(settings, self.table),
+            cors=_cors(settings),
+        )
+        made.safe = safe_headers(guarded=guard.guarded, tls=bool(settings.tls_cert))
+        return made
+
+    def server(self, service: Service, page: Any = None) -> Server:
+        """Make the server of one process."""
+        settings = self.settings
+        patience = door("Patience")(deadline=settings.deadline, connections=settings.connections)
+        return server_for(service, page=page, patience=patience, drain=settings.drain, tls=tls_of(settings))
+
+
+def guard_of(settings: Settings) -> Any:
+    """Make the guard that the settings ask for.
+
+    Raises:
+        SettingError: nothing says who may come in, or a key cannot be used.
+    """
+    bearer: Any = None
+    if settings.jwt_issuer or settings.jwt_jwks or settings.jwt_audience:
+        bearer = door("Bearer")(
+            settings.jwt_issuer,
+            settings.jwt_audience,
+            settings.jwt_jwks,
+            algorithms=settings.jwt_algorithms,
+            scopes_claim=settings.jwt_scopes_claim,
+        )
+        bearer.wait(TOKEN_KEYS)  # also so that no thread of its own is left when a process forks
+    return guard_at(
+        settings.host,
+        settings.api_keys,
+        auth=settings.auth,
+        files=files_of(settings),
+        bearer=bearer,
+        allowed_hosts=settings.allowed_hosts,
+    )
+
+
+def _rates(settings: Settings, table: Path | None) -> Any:
+    return door("Rates")(settings.rate, table) if settings.rate else None
+
+
+def _cors(settings: Settings) -> Any:
+    return door("Cors")(settings.cors) if settings.cors else None
+
+
+def tls_of(settings: Settings) -> Mapping[str, Any]:
+    """Give what uvicorn needs to speak https.
+
+    Raises:
+        SettingError: certificate or key cannot be read.
+    """
+    if not settings.tls_cert:
+        return {}
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        if settings.tls_client_ca:
+            context.load_verify_locations(settings.tls_client_ca)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingError(
+            f"The certificate cannot be used: {error}", hint="Give PEM files that fit together."
+        ) from None
+    found = {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
+    if settings.tls_client_ca:
+        found |= {"ssl_ca_certs": settings.tls_client_ca, "ssl_cert_reqs": ssl.CERT_REQUIRED}  # type: ignore[dict-item]
+    return found
+
+
+def server_for(
+    service: Service, *, page: Any = None, patience: Any = None, drain: float = 0.0, tls: Mapping[str, Any] = {}
+) -> Server:
     """Make the server of a service: the front, and the Flask app behind it."""
-    drain, tls = options.pop("drain", 0.0), options.pop("tls", {})
-    front: Any = door("front_of")(service, **options)
+    front: Any = door("front_of")(service, page, patience)
     config = uvicorn.Config(
         WSGIMiddleware(door("app_of")(service), workers=THREADS),
         http=front,
@@ -91,6 +229,60 @@ def server_for(service: Service, **options: Any) -> Server:
         **tls,
     )
     return Server(config, front.hall, drain)
+
+
+def serve_plan(plan: Plan, told: Callable[[], None]) -> str:
+    """Serve until a signal comes; `told` is called when answers can be had. Give what is worth saying at the end."""
+    workers = plan.settings.workers or len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+    if sys.platform != "linux":  # elsewhere system libraries do not survive a fork
+        if plan.settings.workers > 1:
+            raise SettingError("More than one worker needs Linux", hint="Leave --workers out, or serve in a container.")
+        service = plan.service()
+        told()
+        plan.server(service).run(sockets=plan.sockets)
+        return _closed(plan.log)
+    plan.prepare()
+    folder = Path(tempfile.mkdtemp(prefix="ketch-"))
+    plan.table = folder / "rates"
+    try:
+        supervisor: Any = door("Supervisor")(
+            work=lambda place: _work(plan, place),
+            wanted=workers,
+            deadline=plan.settings.deadline,
+            grace=plan.settings.deadline + plan.settings.drain + GRACE,
+            on_ready=told,
+        )
+        if plan.follow is not None:
+            supervisor.each_second = plan.follow
+        supervisor.run()
+        found = supervisor.memory.totals()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    counts = {labels: numbers[0] for (name, labels), numbers in found.items() if name == "ketch_log_records"}
+    written, dropped = (int(counts.get((("outcome", each),), 0)) for each in ("written", "dropped"))
+    return f"{written} predictions recorded, {dropped} dropped" if plan.settings.log else ""
+
+
+def _work(plan: Plan, place: Any) -> None:
+    """Be one worker."""
+    loop_page, page = place.pages
+    service = plan.service()
+    service.count_in(place.memory, page)
+    server = plan.server(service, place.memory.page(loop_page))
+    try:
+        door("Worker")(place, service, server, plan.open_again).run(plan.sockets)
+    finally:
+        if plan.log is not None:
+            plan.log.close()
+            for outcome in ("written", "dropped"):
+                service.metrics.count("ketch_log_records", getattr(plan.log, outcome), outcome=outcome)
+
+
+def _closed(log: Log | None) -> str:
+    if log is None:
+        return ""
+    log.close()
+    return f"{log.written} predictions recorded, {log.dropped} dropped"
 
 
 def serve_model(model: Any, *, background: bool, host: str, port: int, keys: tuple[str, ...]) -> str:
