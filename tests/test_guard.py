@@ -11,13 +11,22 @@ from hypothesis import strategies as st
 from ketch.errors import Forbidden, HostNotAllowed, SettingError
 from ketch.serve import all_routes
 from ketch.serve.guard import Guard, Hosts, guard_at, is_loopback_address, is_loopback_host
+from ketch.serve.lineup import version_of
 from ketch.trust.calling import SCOPES
-from tests.doors import KEY, ROW, Door, Doors, problem
+from tests.doors import KEY, ROW, Door, Doors, Small, problem
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-PATHS = sorted({each.path for each in all_routes() if "{" not in each.path} | {"/nothing"})
-TAKES = {path: {each.method for each in all_routes() if each.path == path} for path in PATHS}
+OF_MODEL = {"/models/churn" + each.path for each in all_routes() if each.of_model}
+PATHS = sorted({each.path for each in all_routes()} | OF_MODEL | {"/nothing"})
+TAKES = {
+    path: {each.method for each in all_routes() if path in {each.path, "/models/churn" + each.path}} for path in PATHS
+}
 OPEN_TO_ALL = {each.path for each in all_routes() if not each.scope}
+TENSORS = [
+    {"name": name, "datatype": kind, "shape": [1], "data": [ROW[name]]}
+    for name, kind in {"charges": "FP64", "contract": "BYTES", "plan": "BYTES", "tenure": "INT64"}.items()
+]
+BODIES = {"/score": {"data": [ROW]}, "/infer": {"inputs": TENSORS}, "/index": {}}
 
 
 def basic(password: str, user: str = "") -> str:
@@ -65,7 +74,8 @@ def expected(method: str, path: str, *, let_in: int) -> int:
 
 
 def send(door: Door, method: str, path: str, headers: Mapping[str, str | None]) -> int:
-    body = json.dumps(ROW).encode() if method == "POST" else b""
+    asked = next((body for end, body in BODIES.items() if path.endswith(end)), ROW)
+    body = json.dumps(asked).encode() if method == "POST" else b""
     found = door.send(method, path, headers, body)
     if found.status >= 400:
         problem(found, method)
@@ -79,11 +89,18 @@ def send(door: Door, method: str, path: str, headers: Mapping[str, str | None]) 
 
 def test_every_route_says_who_may_come() -> None:
     assert {each.scope for each in all_routes()} <= {"", *SCOPES}
-    assert {path for path in OPEN_TO_ALL if not path.startswith("/health/")} <= {"/ping"}
+    assert OPEN_TO_ALL == {"/health/live", "/health/ready"}
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_every_route_method_and_key(guarded_door: Door, path: str) -> None:
+@pytest.fixture
+def filled(small: Small, request: pytest.FixtureRequest) -> str:
+    """A path that exists, for one with {parts}."""
+    found: str = request.param
+    return found.replace("{name}", "churn").replace("{version}", version_of(small.predictor))
+
+
+@pytest.mark.parametrize(("path", "filled"), [(path, path) for path in PATHS], indirect=["filled"], ids=PATHS)
+def test_every_route_method_and_key(guarded_door: Door, path: str, filled: str) -> None:
     if guarded_door.name == "mounted" and path == "/nothing":
         pytest.skip("that is the other app's")
     for method in METHODS:
@@ -92,17 +109,17 @@ def test_every_route_method_and_key(guarded_door: Door, path: str) -> None:
             wanted = expected(method, path, let_in=200 if state in RIGHT else 401)
             if wanted == 200 and path == "/metrics":
                 wanted = 403  # a plain key does not open them
-            assert send(guarded_door, method, path, headers) == wanted, (method, state)
+            assert send(guarded_door, method, filled, headers) == wanted, (method, state)
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_every_route_method_and_host(door: Door, path: str) -> None:
+@pytest.mark.parametrize(("path", "filled"), [(path, path) for path in PATHS], indirect=["filled"], ids=PATHS)
+def test_every_route_method_and_host(door: Door, path: str, filled: str) -> None:
     if door.name == "mounted" and path == "/nothing":
         pytest.skip("that is the other app's")
     for method in METHODS:
         for host in ("localhost:9696", "evil.example", None):
             wanted = expected(method, path, let_in=200 if host and HOSTS[host.replace(":9696", "")] else 403)
-            assert send(door, method, path, {"host": host}) == wanted, (method, host)
+            assert send(door, method, filled, {"host": host}) == wanted, (method, host)
 
 
 @pytest.mark.parametrize("state", [*RIGHT, *WRONG])

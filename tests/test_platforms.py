@@ -195,9 +195,8 @@ def test_every_door_answers_the_platforms(door: Door, small: Small) -> None:
     assert door.send("POST", "/predict", {}, json.dumps({"instances": [ROW]}).encode()).status == 422  # never sniffed
 
 
-def test_probes_need_no_key_and_everything_else_does(guarded_door: Door) -> None:
-    assert guarded_door.send("GET", "/ping").status == 200
-    for method, path in (("GET", "/version"), ("POST", "/invocations"), ("POST", "/score")):
+def test_everything_needs_a_key(guarded_door: Door) -> None:
+    for method, path in (("GET", "/ping"), ("GET", "/version"), ("POST", "/invocations"), ("POST", "/score")):
         assert guarded_door.send(method, path, {}, b"{}").status == 401
         assert guarded_door.send(method, path, {"x-api-key": KEY}, b"{}").status in {200, 400, 422}
 
@@ -337,7 +336,7 @@ def test_vertex_says_where_it_asks(doors: Doors, small: Small) -> None:
     predict, probe = vertex_routes(AIP)
     assert [(each.method, each.path, each.scope) for each in (predict, probe)] == [
         ("POST", AIP["AIP_PREDICT_ROUTE"], "predict"),
-        ("GET", AIP["AIP_HEALTH_ROUTE"], ""),
+        ("GET", AIP["AIP_HEALTH_ROUTE"], "read"),
     ]
     assert vertex_routes({}) == ()
     assert [each.method for each in vertex_routes({**AIP, "AIP_HEALTH_ROUTE": "/health/ready"})] == ["POST"]

@@ -5,6 +5,7 @@ Request --guard--> Call --route: decode, run, encode--> Response
 
 import functools
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,7 +23,7 @@ DOORS: Final = {  # name -> where it stands
     "app_of": "ketch.serve.app",
     "serve_model": "ketch.serve.server",
 }
-ROOMS: Final = ("predictions", "pages", "health")  # siblings that have ROUTES
+ROOMS: Final = ("predictions", "pages", "health", "openinference", "platforms")  # siblings that have ROUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,5 +85,11 @@ def door(name: str) -> Callable[..., Any]:
 
 @functools.cache
 def all_routes() -> tuple[Route, ...]:
-    """Gather the routes of all siblings that have some."""
-    return tuple(each for room in ROOMS for each in importlib.import_module(f"ketch.serve.{room}").ROUTES)
+    """Gather the routes of all siblings that have some, and those that Vertex AI names in the environment.
+
+    Raises:
+        SettingError: a route named there is one of ours.
+    """
+    rooms = [importlib.import_module(f"ketch.serve.{room}") for room in ROOMS]
+    named = rooms[-1].vertex_routes(os.environ)
+    return (*(each for room in rooms for each in room.ROUTES), *named)

@@ -268,8 +268,8 @@ def with_error(problem: dict[str, object]) -> dict[str, object]:
 def _routes() -> tuple[Route, ...]:
     found = [
         Route("/v2", "GET", "The server, in the Open Inference Protocol", "read", server, rewrite=with_error),
-        Route("/v2/health/live", "GET", "Whether the process answers", "", live, rewrite=with_error),
-        Route("/v2/health/ready", "GET", "Whether the models answer", "", ready, rewrite=with_error),
+        Route("/v2/health/live", "GET", "Whether the process answers", "read", live, rewrite=with_error),
+        Route("/v2/health/ready", "GET", "Whether the models answer", "read", ready, rewrite=with_error),
         Route("/v2/repository/index", "POST", "The models served", "read", index, rewrite=with_error),
     ]
     for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):

@@ -303,7 +303,7 @@ def vertex_routes(environ: Mapping[str, str]) -> tuple[Route, ...]:
     if asked:
         found.append(Route(asked, "POST", "", "predict", vertex))
     if probed and probed not in PROBES:
-        found.append(Route(probed, "GET", "", "", ping))
+        found.append(Route(probed, "GET", "", "read", ping))
     return tuple(found)
 
 
@@ -337,7 +337,7 @@ ROUTES: Final = (
     Route(
         "/invocations", "POST", "Answer rows as MLflow and SageMaker send them", "predict", invocations, of_model=True
     ),
-    Route("/ping", "GET", "Whether the model answers, for SageMaker and MLflow", "", ping),
+    Route("/ping", "GET", "Whether the model answers, for SageMaker and MLflow", "read", ping),
     Route("/version", "GET", "The version of Ketch, for MLflow", "read", versions),
     Route("/score", "POST", "Answer rows as Azure ML sends them", "predict", score, of_model=True),
 )
