@@ -26,7 +26,7 @@ def run_together(predictor: Predictor, requests: Sequence[Rows]) -> list[Results
 
 
 def run_rows(predictor: Predictor, read: Sequence[Row]) -> list[Results | KetchError]:
-    """Answer single rows, as `Predictor.read_row` has read them, in one call of the model.
+    """Answer single rows, as the predictor's reader has read them, in one call of the model.
 
     A row that the model cannot answer is refused alone: each is then asked on its own.
     """

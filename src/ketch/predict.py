@@ -17,7 +17,7 @@ import msgspec
 from ketch import bundle, code, codec, settings, trust
 from ketch.adapters import KNOWN, Adapter, Raw, Runner, adapter_for
 from ketch.bundle import Bundle, Golden
-from ketch.codec import JSON, Table
+from ketch.codec import JSON, RowReader, Table
 from ketch.errors import AnswersDiffer, CorruptBundle, InputError, KetchWarning, NotAnswerable, RowsRefused
 from ketch.pack import Options, compose, first_object, read_bytes, read_files, read_table
 from ketch.program import evaluator
@@ -89,7 +89,7 @@ class Predictor:
         self.pace = 0.0  # seconds that one row takes, once measured
         self.alone = hasattr(runner, "alone")  # asking it for many rows at once saves nothing
         # an original may tell 5 from 5.0, a program does not
-        self.read_row = codec.row_reader(opened.contract.fields) if hasattr(runner, "row") else None
+        self.reader = RowReader.of(opened.contract.fields, limits.max_rows) if hasattr(runner, "row") else None
 
     @property
     def answers(self) -> list[str]:
@@ -102,8 +102,12 @@ class Predictor:
         Raises:
             RequestError: one of its kinds, with the rows and fields at fault.
         """
-        if self.read_row and content_type == JSON and (values := self.read_row(body)) is not None:
-            return self.rows_of([values], single=True)
+        if self.reader is not None and content_type == JSON:
+            if body[:1] == b"[":
+                if many := self.reader.rows(body):
+                    return self.rows_of(many)
+            elif (values := self.reader.row(body)) is not None:
+                return self.rows_of([values], single=True)
         return self.check(codec.decode(body, content_type, self.contract.fields, max_rows=self.limits.max_rows))
 
     def check(self, table: Table) -> Rows:
@@ -162,19 +166,21 @@ class Predictor:
 
     def __call__(self, body: bytes, content_type: str = JSON, accept: str = "") -> bytes:
         """Answer a body with a body."""
-        if self.read_row and content_type == JSON and not accept and (values := self.read_row(body)) is not None:
-            return self.encode(self.answer_row(values))
+        if self.reader is not None and content_type == JSON and not accept:
+            values = self.reader.row(body)
+            if values is not None:
+                return self.encode(self.answer_row(values))
         return self.encode(self.run(self.decode(body, content_type)), codec.accepted(accept, content_type))
 
     def rows_of(self, read: Sequence[codec.Row], *, single: bool = False) -> Rows:
-        """Put rows that `read_row` has read, and so checked, into columns."""
+        """Put rows that the reader has read, and so checked, into columns."""
         columns: Columns = {
             each.name: list(values) for each, values in zip(self.contract.fields, zip(*read, strict=True), strict=True)
         }
         return Rows(columns, len(read), single)
 
     def answer_row(self, values: Sequence[object]) -> Results:
-        """Answer one row that `read_row` has read, by the shortest way.
+        """Answer one row that the reader has read, by the shortest way.
 
         Raises:
             NotAnswerable: the model fails on it, or its answer is not a finite number.

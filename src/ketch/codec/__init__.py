@@ -189,30 +189,44 @@ def columns_of(rows: Sequence[Mapping[str, object]]) -> Columns:
 Row = tuple[object, ...]
 
 
-def row_reader(fields: Sequence[Field]) -> Callable[[bytes], Row | None] | None:
-    """Make what reads a JSON object that keeps the contract as a row of values in the order of the fields.
+class RowReader:
+    """Read JSON objects that keep the contract as rows of values in the order of the fields.
 
-    It gives None for any other body, and for one that would be flagged: those are for `decode` and its messages. There
-    is no such reader where a field's values cannot be told by their type alone.
+    It gives None for any other body, and for one that would be flagged: those are for `decode` and its messages.
     """
-    kinds = [_row_type(each) for each in fields]
-    if None in kinds or not fields:
-        return None
-    names = {f"f{place}": each.name for place, each in enumerate(fields)}
-    rows = [
-        (name, kind if each.required else kind | None, *(() if each.required else (None,)))
-        for name, kind, each in zip(names, kinds, fields, strict=True)
-    ]
-    kind = msgspec.defstruct("Row", rows, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False)
-    decode_row, values_of = msgspec.json.Decoder(kind).decode, msgspec.structs.astuple
 
-    def read(body: bytes) -> Row | None:
+    def __init__(self, kind: Any, max_rows: int) -> None:
+        self._one = msgspec.json.Decoder(kind).decode
+        self._many = msgspec.json.Decoder(Annotated[list[kind], msgspec.Meta(min_length=1, max_length=max_rows)]).decode
+
+    @classmethod
+    def of(cls, fields: Sequence[Field], max_rows: int) -> "RowReader | None":
+        """Make one, unless a field's values cannot be told by their type alone."""
+        kinds = [_row_type(each) for each in fields]
+        if None in kinds or not fields:
+            return None
+        names = {f"f{place}": each.name for place, each in enumerate(fields)}
+        rows = [
+            (name, kind if each.required else kind | None, *(() if each.required else (None,)))
+            for name, kind, each in zip(names, kinds, fields, strict=True)
+        ]
+        return cls(
+            msgspec.defstruct("Row", rows, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False), max_rows
+        )
+
+    def row(self, body: bytes) -> Row | None:
+        """Read one object."""
         try:
-            return values_of(decode_row(body))
+            return msgspec.structs.astuple(self._one(body))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
 
-    return read
+    def rows(self, body: bytes) -> list[Row] | None:
+        """Read a list of objects."""
+        try:
+            return [msgspec.structs.astuple(each) for each in self._many(body)]
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
 
 
 def _row_type(each: Field) -> Any:

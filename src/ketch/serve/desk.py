@@ -231,8 +231,8 @@ class Desk:
         line = manner.line
         predictor = line.versions["champion"] if line.plain else line.choose(question.headers, question.body)
         lane = self.lane(predictor)
-        if lane.instant and manner.quick and service.plain and predictor.read_row is not None:
-            values = predictor.read_row(question.body)
+        if lane.instant and manner.quick and service.plain and predictor.reader is not None:
+            values = predictor.reader.row(question.body)
             if values is not None:
                 self._answer_now(lane, question, values)
                 return
@@ -330,8 +330,8 @@ class Desk:
 
     def _read(self, lane: Lane, each: Waiting) -> None:
         question, predictor = each.question, lane.predictor
-        if predictor.read_row is not None and question.manner.quick:
-            each.read = predictor.read_row(question.body)
+        if predictor.reader is not None and question.manner.quick:
+            each.read = predictor.reader.row(question.body)
         if each.read is None:
             each.rows = predictor.decode(question.body, question.manner.content_type)
 
