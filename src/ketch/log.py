@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
@@ -47,20 +47,36 @@ class Record:
     client: str = ""
 
 
+class Written(NamedTuple):
+    """A prediction whose features and answer are JSON already, as they went over the wire."""
+
+    prediction_id: bytes
+    request_id: bytes
+    at: float
+    model: str
+    digest: str
+    features: bytes
+    answer: bytes
+    latency_ms: float
+    client: str
+
+
 class Log:
     """The queue in front of one database, and the one thread that empties it."""
 
     def __init__(self, url: str, *, capacity: int = 100_000, batch: int = 500, interval: float = 0.5) -> None:
         """Open the database, with its tables made if they are missing, and start the writer.
 
-        At most `capacity` records wait in memory; they are written `batch` at a time, or after `interval` seconds.
+        At most `capacity` records wait in memory; they are written when there are `batch`, or after `interval` seconds.
 
         Raises:
             LogError: the database cannot be opened, or was made by a newer Ketch.
             NotInstalled: the URL is PostgreSQL's and psycopg is missing.
         """
         self._capacity, self._batch, self._interval = capacity, max(1, batch), interval
-        self._queue: deque[Record] = deque()  # a record leaves when its fate is known, so this bounds all memory
+        self._queue: deque[Record | Written] = (
+            deque()
+        )  # a record leaves when its fate is known, so this bounds all memory
         self._written = self._dropped = 0
         self._changed = threading.Condition()  # guards the three above
         self._closing, self._stopped = threading.Event(), threading.Event()
@@ -73,7 +89,7 @@ class Log:
         self._writer = threading.Thread(target=self._run, name="ketch-log", daemon=True)
         self._writer.start()
 
-    def append(self, records: Sequence[Record]) -> None:
+    def append(self, records: Sequence[Record | Written]) -> None:
         """Queue records, or drop and count those for which there is no room; never waits, never raises.
 
         A record must not be changed afterwards: it is encoded later, in the writer's thread.
@@ -126,11 +142,11 @@ class Log:
                 logger.warning("%d prediction records dropped: not encodable, or refused by the database", lost)
         self._database.close()
 
-    def _next(self) -> list[Record]:
+    def _next(self) -> list[Record | Written]:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing.is_set())
             self._changed.wait_for(lambda: len(self._queue) >= self._batch or self._closing.is_set(), self._interval)
-            return list(islice(self._queue, self._batch))
+            return list(islice(self._queue, MOST_BATCHES * self._batch))
 
     def _settle(self, *, written: int = 0, dropped: int = 0) -> None:
         with self._changed:
@@ -190,6 +206,9 @@ def read(url: str, *, limit: int | None = None) -> Iterator[Record]:
 
 
 COLUMNS = "prediction_id, request_id, at, model, digest, features, answer, flags, latency_ms, client"
+PLACES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+TOGETHER = 250  # rows of one statement
+MOST_BATCHES = 8  # written in one transaction
 VERSION = "SELECT version FROM ketch_log_schema"
 TABLES = (
     """CREATE TABLE predictions (
@@ -210,8 +229,10 @@ def _database(url: str) -> "_Sqlite | _Postgres":
     raise LogError(f"{url.partition(':')[0][:40]!r} is no database that a log can be in", hint=f"Give {FORMS}.")
 
 
-def _row(record: Record) -> Row | None:
+def _row(record: Record | Written) -> Row | None:
     try:
+        if isinstance(record, Written):
+            return _written(record)
         if not math.isfinite(record.latency_ms):
             return None
         at = datetime.fromtimestamp(record.at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -221,6 +242,15 @@ def _row(record: Record) -> Row | None:
         return prediction_id, request_id, at, model, digest, *parts, float(record.latency_ms), client
     except Exception:  # a record is made of what strangers sent: none may stop the thread
         return None
+
+
+def _written(record: Written) -> Row:
+    prediction_id, request_id, at, model, digest, features, answer, latency_ms, client = record
+    when = datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds")[:26] + "Z"
+    texts = [part.decode() for part in (features, answer)]
+    if b"\\u0000" in features or b"\\u0000" in answer:
+        texts = [ESCAPED_NUL.sub(r"\1\\ufffd", text) for text in texts]
+    return prediction_id.decode(), request_id.decode(), when, model, digest, *texts, "[]", latency_ms, client
 
 
 def _text(value: str) -> str:
@@ -278,8 +308,10 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 class _Sqlite:
     TYPES: ClassVar = {"time": "text", "json": "text", "real": "real"}
     EXISTS = "SELECT count(*) FROM sqlite_master WHERE name = 'ketch_log_schema'"
-    INSERT = f"""INSERT INTO predictions ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT = f"""INSERT INTO predictions ({COLUMNS}) VALUES {PLACES}
         ON CONFLICT (prediction_id) DO NOTHING"""  # noqa: S608 - made of this module's constants
+    # one step of the database for many rows: each step waits for its turn with the threads that answer
+    INSERT_MANY = INSERT.replace(PLACES, ", ".join([PLACES] * TOGETHER))
     SELECT = f"SELECT {COLUMNS} FROM predictions ORDER BY at, prediction_id LIMIT ?"  # noqa: S608 - the same
     HINT = "Give a SQLite file, or a new one, that this user may write, in a folder that exists."
     refusals = (sqlite3.DataError, sqlite3.IntegrityError)  # raised for rows never taken; whatever else may pass
@@ -316,7 +348,10 @@ class _Sqlite:
             connection = self.open()
         with connection:
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(self.INSERT, rows)
+            whole = len(rows) - len(rows) % TOGETHER
+            for at in range(0, whole, TOGETHER):
+                connection.execute(self.INSERT_MANY, [value for row in rows[at : at + TOGETHER] for value in row])
+            connection.executemany(self.INSERT, rows[whole:])
 
     def rows(self, limit: int | None) -> Iterator[tuple[Any, ...]]:
         with _explained(*self._told):

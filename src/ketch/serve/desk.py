@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from ketch.batching import run_rows, run_together
 from ketch.codec import JSON
 from ketch.errors import Busy, DeadlinePassed, KetchError, RowsRefused
+from ketch.log import Written
 from ketch.predict import Predictor, Results, Rows
 from ketch.serve import Call, Request, Response
 from ketch.serve.lineup import Line, version_of
@@ -127,6 +128,7 @@ class Lane:
         self.desk, self.predictor = desk, predictor
         self.service = desk.service
         self.marks = self.service.marks(predictor)
+        self.named = (predictor.reference, predictor.bundle.sha256)
         self.instant, self.long = predictor.alone, pace(predictor) > LONG
         self.waiting: deque[Waiting] = deque()
         self.running: list[Waiting] = []
@@ -258,12 +260,16 @@ class Desk:
         lane.whole_time(time.perf_counter() - question.began)
 
     def _write_usual(self, lane: Lane, question: Question, results: Results, body: bytes) -> None:
-        request_id = question.request_id
-        question.write_answer(
-            question.manner.prefix(lane), request_id.encode("latin-1") if request_id else self.new_id(), body
-        )
+        request_id = question.request_id.encode("latin-1") if question.request_id else self.new_id()
+        question.write_answer(question.manner.prefix(lane), request_id, body)
         lane.count(results)
         lane.answered(1.0)
+        if self.service.log is not None:
+            spent, asked = (time.perf_counter() - question.began) * 1000, question.body
+            caller = question.manner.caller
+            self.service.log.append(
+                (Written(self.new_id(), request_id, time.time(), *lane.named, asked, body, spent, caller),)
+            )
 
     # ---- together ----------------------------------------------------------------------------------
 
@@ -363,7 +369,7 @@ class Desk:
 
     def _finish(self, lane: Lane, each: Waiting, results: Results) -> None:
         question, service = each.question, self.service
-        if service.plain and (each.rows is None or not each.rows.flags):
+        if service.plain and (each.rows is None or not (each.rows.flags or service.log)):
             self._write_usual(lane, question, results, each.body)
             return
         rows = each.rows if each.rows is not None else lane.predictor.rows_of([each.read], single=True)

@@ -217,8 +217,8 @@ class Service:
 
     @property
     def plain(self) -> bool:
-        """Say whether nothing follows an answer but its count."""
-        return self.log is None and self.shadow is None and not self.watchers and not self.draining
+        """Say whether nothing follows an answer but its count and its record in the log."""
+        return not self.watchers and self.shadow is None and not self.draining
 
     def request_id(self, headers: Mapping[str, str]) -> str:
         """Take over the caller's request id where it is a sane one, else make one."""
