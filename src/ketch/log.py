@@ -1,5 +1,6 @@
 """The log: one record for every prediction answered, written to SQLite or PostgreSQL behind the request's back."""
 
+import functools
 import logging
 import math
 import re
@@ -246,11 +247,17 @@ def _row(record: Record | Written) -> Row | None:
 
 def _written(record: Written) -> Row:
     prediction_id, request_id, at, model, digest, features, answer, latency_ms, client = record
-    when = datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds")[:26] + "Z"
-    texts = [part.decode() for part in (features, answer)]
-    if b"\\u0000" in features or b"\\u0000" in answer:
-        texts = [ESCAPED_NUL.sub(r"\1\\ufffd", text) for text in texts]
-    return prediction_id.decode(), request_id.decode(), when, model, digest, *texts, "[]", latency_ms, client
+    asked, answered = features.decode(), answer.decode()
+    if "\\u0000" in asked or "\\u0000" in answered:
+        asked, answered = (ESCAPED_NUL.sub(r"\1\\ufffd", text) for text in (asked, answered))
+    second = int(at)
+    when = f"{_second(second)}.{int((at - second) * 1e6):06d}Z"
+    return prediction_id.decode(), request_id.decode(), when, model, digest, asked, answered, "[]", latency_ms, client
+
+
+@functools.lru_cache(maxsize=4)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()[:19]
 
 
 def _text(value: str) -> str:

@@ -32,6 +32,7 @@ LONG: Final = 2e-3  # seconds for one row, above which others would wait too lon
 TRIALS: Final = 5
 MANNERS_FOR: Final = 1.0  # seconds until a caller is looked at again: a key may be revoked
 MOST_MANNERS: Final = 1000
+KEPT_FOR: Final = 0.01  # seconds until records go to the log
 BEAT: Final = 0.05  # seconds between looks at what has waited too long
 
 
@@ -188,6 +189,7 @@ class Desk:
         self.busy_since = 0.0  # when the thread was given what it runs now, by the service's clock
         self._thread = ThreadPoolExecutor(1, "ketch-model")
         self._watching = False
+        self._kept: list[Written] = []
         self._ids = f"{os.urandom(8).hex()}-{os.getpid():x}-".encode()
         self._numbers = itertools.count(1)
 
@@ -267,9 +269,19 @@ class Desk:
         if self.service.log is not None:
             spent, asked = (time.perf_counter() - question.began) * 1000, question.body
             caller = question.manner.caller
-            self.service.log.append(
-                (Written(self.new_id(), request_id, time.time(), *lane.named, asked, body, spent, caller),)
-            )
+            self._keep(Written(self.new_id(), request_id, time.time(), *lane.named, asked, body, spent, caller))
+
+    def _keep(self, record: Written) -> None:
+        """Hand records to the log a little later, many at once."""
+        if not self._kept:
+            self.loop.call_later(KEPT_FOR, self.hand_over)
+        self._kept.append(record)
+
+    def hand_over(self) -> None:
+        """Give the log what was kept for it."""
+        if self.service.log is not None and self._kept:
+            self.service.log.append(self._kept)
+            self._kept = []
 
     # ---- together ----------------------------------------------------------------------------------
 

@@ -75,6 +75,8 @@ class Server(uvicorn.Server):
                 break
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
+        for desk in self.hall.desks.values():
+            desk.hand_over()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Finish what is in flight; a second signal does not wait."""
