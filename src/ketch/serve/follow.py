@@ -10,9 +10,10 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
-from ketch.errors import KetchError
+from ketch.errors import KetchError, NotReady
 from ketch.predict import Predictor
 from ketch.serve.lineup import Lineup
 from ketch.serve.models import Entry
@@ -23,6 +24,8 @@ if sys.platform == "win32":
     raise ImportError("there is no fork on Windows")
 
 PATIENCE: Final = 120.0  # seconds that a new version may take to open and answer its golden rows
+QUIET: Final = 2.0  # seconds that a file must be left alone, where it is written in its place
+LONGEST: Final = 600  # characters of the reason for a refusal
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ class Follower:
     settings: Settings
     lineup: Lineup
     entries: Mapping[Entry, str]  # -> the model's name
+    patience: float = PATIENCE
     _seen: dict[Entry, object] = field(default_factory=dict)
     _trials: dict[Entry, Trial] = field(default_factory=dict)
 
@@ -58,34 +62,40 @@ class Follower:
             trial = self._trials.get(entry)
             if trial is not None:
                 self._hear(trial, supervisor)
-            elif (found := entry.seen(self.settings)) not in {None, self._seen[entry]}:
+            elif (found := entry.seen(self.settings)) not in {None, self._seen[entry]} and not _in_writing(entry):
                 self._seen[entry] = found
-                self._trials[entry] = self._try(entry, found)
+                self._trials[entry] = self._try(entry, found, supervisor)
 
-    def _try(self, entry: Entry, found: object) -> Trial:
+    def _try(self, entry: Entry, found: object, supervisor: Supervisor) -> Trial:
         end, its = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            self._report(entry, its)
+
+        def report() -> None:
+            for each in supervisor.sockets:
+                each.close()
+            signal.alarm(int(self.patience) + 1)  # also when nobody is left to end it
+            with suppress(OSError):
+                os.nice(5)  # those that answer go first
+                Path("/proc/self/oom_score_adj").write_text("1000", "ascii")  # and stay when memory runs out
+            os.write(its, json.dumps(self._tried(entry)).encode())
+
+        pid = supervisor.spawn(report)
+        supervisor.others.add(pid)
         os.close(its)
         os.set_blocking(end, False)
         return Trial(entry, found, pid, end, time.monotonic())
 
-    def _report(self, entry: Entry, end: int) -> None:
-        """Open the version and ask it all its golden rows; say how that went and end."""
+    def _tried(self, entry: Entry) -> Mapping[str, str]:
+        """Open the version and ask it all its golden rows; say how that went."""
         try:
-            signal.set_wakeup_fd(-1)
-            for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(each, signal.SIG_DFL)
-            try:
-                told = {"sha256": entry.open(self.settings).bundle.sha256}
-            except KetchError as error:
-                told = {"why": f"{error.message}. {error.hint}"}
-            except Exception as error:
-                told = {"why": f"{type(error).__name__}: {error}"}
-            os.write(end, json.dumps(told).encode()[:4000])
-        finally:
-            os._exit(0)
+            found, name = entry.open(self.settings), self.entries[entry]
+            if found.name != name:
+                hint = "Serve it under a name of its own."
+                raise NotReady(f"It is of {found.name}, not of {name}", hint=hint)
+        except KetchError as error:
+            return {"why": f"{error.message}. {error.hint}"[:LONGEST]}
+        except Exception as error:  # an original may fail in any way
+            return {"why": f"{type(error).__name__}: {error}"[:LONGEST]}
+        return {"sha256": found.bundle.sha256}
 
     def _hear(self, trial: Trial, supervisor: Supervisor) -> None:
         while select.select([trial.end], [], [], 0)[0]:
@@ -95,37 +105,30 @@ class Follower:
                 self._judge(trial, supervisor)
                 return
             trial.told += part
-        if time.monotonic() > trial.born + PATIENCE:
-            with suppress(ProcessLookupError):
+        if time.monotonic() > trial.born + self.patience:
+            if trial.pid in supervisor.others:
                 os.kill(trial.pid, signal.SIGKILL)
             self._end(trial)
-            trial.told = json.dumps({"why": f"it is not open after {PATIENCE:g} s"}).encode()
+            trial.told = json.dumps({"why": f"It is not open after {self.patience:g} s"}).encode()
             self._judge(trial, supervisor)
 
     def _end(self, trial: Trial) -> None:
         os.close(trial.end)
-        with suppress(ChildProcessError):
-            os.waitpid(trial.pid, 0)
         del self._trials[trial.entry]
 
     def _judge(self, trial: Trial, supervisor: Supervisor) -> None:
         entry, name = trial.entry, self.entries[trial.entry]
-        told = json.loads(trial.told) if trial.told else {"why": "the process that tried it died"}
         before = self.lineup.line(name).versions[entry.role]
-        if "why" not in told:
-            if told["sha256"] == before.bundle.sha256:
-                return
-            try:
-                predictor = self._open(trial, told["sha256"], name)
-            except KetchError as error:
-                told = {"why": f"{error.message}. {error.hint}"}
-        if "why" in told:
-            logger.error(
-                "%s is refused and %s goes on answering: %s",
-                entry.model,
-                before.reference,
-                told["why"],
-            )
+        told = _told(trial)
+        if told.get("sha256") == before.bundle.sha256:
+            return
+        try:
+            if "why" in told:
+                raise NotReady(told["why"], hint="")
+            predictor = self._open(entry, told["sha256"])
+        except KetchError as error:
+            why = " ".join(f"{error.message}. {error.hint}".split()).removesuffix(" .")
+            logger.error("%s is refused and %s goes on answering: %s", entry.model, before.reference, why)
             supervisor.metrics.count("ketch_reloads", model=name, outcome="refused")
             return
         logger.warning("%s answers from now on, in place of %s", predictor.reference, before.reference)
@@ -133,11 +136,31 @@ class Follower:
         supervisor.metrics.count("ketch_reloads", model=name, outcome="taken")
         supervisor.tell_all(do="take", model=entry.model, role=entry.role, sha256=told["sha256"])
 
-    def _open(self, trial: Trial, sha256: str, name: str) -> Predictor:
-        predictor = trial.entry.open(self.settings, replay=False)
-        if predictor.bundle.sha256 != sha256:
-            self._seen[trial.entry] = None  # it has moved on: look again
-            raise KetchError("It has changed again", hint="It is tried once more.")
-        if predictor.name != name:
-            raise KetchError(f"It is of {predictor.name}, not of {name}", hint="Serve it under a name of its own.")
-        return predictor
+    def _open(self, entry: Entry, sha256: str) -> Predictor:
+        """Open here what has proved good, and nothing else.
+
+        Raises:
+            KetchError: something else stands there by now.
+        """
+        try:
+            return entry.open(self.settings, replay=False, sha256=sha256)
+        except KetchError:
+            self._seen[entry] = None  # look again
+            raise
+
+
+def _told(trial: Trial) -> dict[str, str]:
+    try:
+        found: dict[str, str] = json.loads(trial.told)
+    except ValueError:
+        return {"why": "The process that tried it died"}
+    return found
+
+
+def _in_writing(entry: Entry) -> bool:
+    """Say whether a file has just been written to; one that was moved into its place was whole before."""
+    try:
+        told = Path(entry.model).stat()
+    except OSError:
+        return False
+    return time.time() - told.st_mtime < QUIET and told.st_mtime_ns == told.st_ctime_ns

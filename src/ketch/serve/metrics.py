@@ -5,14 +5,18 @@ killed: its pages stay, and the supervisor moves their counts to the page of tho
 """
 
 import bisect
+import logging
 import mmap
 import operator
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+
+logger = logging.getLogger(__name__)
 
 CELLS: Final = 8192  # numbers on one page
 NAMES: Final = 2**20  # bytes for the names of their series
@@ -21,6 +25,7 @@ PAGE: Final = HEAD + NAMES + 8 * CELLS
 BOUNDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 WIDTH: Final = len(BOUNDS) + 2  # cells of a histogram: one for each bound, one beyond, and the sum
 GONE: Final = 0  # the page of workers that are no more
+PATIENCE: Final = 5.0  # seconds in which a retirement ends, unless the supervisor has died in one
 HELP: Final = {
     "ketch_requests": "Requests answered, by model, route and status.",
     "ketch_seconds": "Seconds spent on a question, by stage: read, wait, model, write, whole.",
@@ -51,6 +56,7 @@ class Memory:
         self._map = mmap.mmap(-1, self._start + PAGE * pages)
         self._view = memoryview(self._map)
         self.beats: Any = self._view[8 : self._start].cast("d")
+        self._gone = self.page(GONE)
 
     def page(self, number: int) -> "Page":
         """Give one page to its only writer."""
@@ -59,18 +65,21 @@ class Memory:
 
     def retire(self, number: int) -> None:
         """Move what a worker that is no more has counted to the page of the gone; its gauges end with it."""
-        leaving, gone = self.page(number), self.page(GONE)
+        leaving, gone = self.page(number), self._gone
         self._turn()
-        for series, numbers in leaving.read():
-            if series[0] not in GAUGES:
-                at = gone.place(*series, width=len(numbers))
-                for offset, value in enumerate(numbers):
-                    gone.cells[at + offset] += value
-        leaving.clear()
-        self._turn()
+        try:
+            for series, numbers in leaving.read():
+                if series[0] not in GAUGES:
+                    at = gone.place(*series, width=len(numbers))
+                    for offset, value in enumerate(numbers):
+                        gone.cells[at + offset] += value
+            leaving.clear()
+        finally:
+            self._turn()
 
     def totals(self) -> dict[Series, list[float]]:
         """Add up all pages, as they stood at one moment between two retirements."""
+        until = time.monotonic() + PATIENCE
         while True:
             turn = self._turns()
             found: dict[Series, list[float]] = {}
@@ -79,8 +88,9 @@ class Memory:
                     before = found.get(series)
                     join = max if series[0] == "ketch_model" else operator.add
                     found[series] = [join(a, b) for a, b in zip(before, numbers, strict=True)] if before else numbers
-            if turn % 2 == 0 and turn == self._turns():
+            if (turn % 2 == 0 and turn == self._turns()) or time.monotonic() > until:
                 return found
+            time.sleep(0.001)
 
     def _turns(self) -> int:
         found: int = struct.unpack_from("q", self._view)[0]
@@ -110,6 +120,8 @@ class Page:
         used, at = struct.unpack_from("qq", self._memory)
         line = msgspec.json.encode((name, labels, width)) + b"\n"
         if used + len(line) > NAMES or at + width > CELLS - WIDTH:
+            self._places[name, labels] = CELLS - WIDTH
+            logger.error("%s %s is not counted: there are too many series", name, dict(labels))
             return CELLS - WIDTH
         self._memory[HEAD + used : HEAD + used + len(line)] = line
         struct.pack_into("qq", self._memory, 0, used + len(line), at + width)
@@ -146,8 +158,8 @@ class Metrics:
     def __init__(self, page: Page, *, locked: bool = False) -> None:
         self._page = page
         self._lock = threading.Lock() if locked else None
+        self._placing = threading.Lock()
         self._cells = page.cells
-        self._known: dict[Any, Any] = {}
 
     def count(self, name: str, amount: float = 1.0, **labels: str) -> None:
         """Add to a counter."""
@@ -155,7 +167,7 @@ class Metrics:
 
     def counter(self, name: str, **labels: str) -> Callable[[float], None]:
         """Give what adds to a counter."""
-        at, cells, lock = self._page.place(name, tuple(labels.items())), self._cells, self._lock
+        at, cells, lock = self._place(name, labels), self._cells, self._lock
         if lock is None:
 
             def add(amount: float) -> None:
@@ -171,11 +183,11 @@ class Metrics:
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
-        self._cells[self._page.place(name, tuple(labels.items()))] = value
+        self._cells[self._place(name, labels)] = value
 
     def timer(self, name: str, **labels: str) -> Callable[[float], None]:
         """Give what puts seconds into a histogram."""
-        at, cells, lock = self._page.place(name, tuple(labels.items()), width=WIDTH), self._cells, self._lock
+        at, cells, lock = self._place(name, labels, WIDTH), self._cells, self._lock
         find, bounds, total = bisect.bisect_left, BOUNDS, at + WIDTH - 1
 
         def observe(seconds: float) -> None:
@@ -190,6 +202,10 @@ class Metrics:
                 observe(seconds)
 
         return observe_locked
+
+    def _place(self, name: str, labels: Mapping[str, str], width: int = 1) -> int:
+        with self._placing:  # two threads must not add a name each to the same place
+            return self._page.place(name, tuple(labels.items()), width=width)
 
 
 def exposition(totals: Mapping[Series, Sequence[float]], accept: str = "") -> tuple[bytes, str]:
@@ -223,12 +239,12 @@ class _Collector:
             if len(found[0][1]) == WIDTH:
                 family: Any = HistogramMetricFamily(name, told, labels=keys)
                 for labels, numbers in found:
-                    family.add_metric([value for _, value in labels], _buckets(numbers), numbers[-1])
+                    family.add_metric([dict(labels)[key] for key in keys], _buckets(numbers), numbers[-1])
             else:
                 kind = GaugeMetricFamily if name in GAUGES else CounterMetricFamily
                 family = kind(name, told, labels=keys)
                 for labels, numbers in found:
-                    family.add_metric([value for _, value in labels], numbers[0])
+                    family.add_metric([dict(labels)[key] for key in keys], numbers[0])
             yield family
 
 

@@ -1,15 +1,16 @@
 """Which models a server opens, under which names and in which roles, and how they are opened."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ketch import store
-from ketch.bundle import SUFFIX
-from ketch.errors import InputError, SettingError, StoreError
-from ketch.predict import Limits, Predictor, load
+from ketch import store, trust
+from ketch.bundle import SUFFIX, looks_like_bundle
+from ketch.errors import BundleError, InputError, KetchError, SettingError
+from ketch.predict import Limits, Predictor, fetch, load
 from ketch.serve.lineup import Line, Lineup
 from ketch.settings import Settings
 from ketch.store import Store
@@ -37,16 +38,22 @@ class Entry:
             if self.path is None:
                 return Store(settings.home / "store").resolve(self.model).sha256
             told = self.path.stat()
-            return told.st_mtime_ns, told.st_size, told.st_ino
-        except (OSError, StoreError):
+            signature = self.path.with_name(self.path.name + trust.SIGNATURE)
+            signed = signature.stat().st_mtime_ns if signature.exists() else 0
+            return told.st_mtime_ns, told.st_size, told.st_ino, signed
+        except (OSError, KetchError):
             return None
 
-    def open(self, settings: Settings, *, replay: bool = True) -> Predictor:
-        """Open it.
+    def open(self, settings: Settings, *, replay: bool = True, sha256: str = "") -> Predictor:
+        """Open it; where it is known what it must be, nothing else is opened.
 
         Raises:
-            KetchError: it cannot be opened here.
+            KetchError: it cannot be opened here, or is not what it must be.
         """
+        if sha256:
+            data, name, _ = fetch(self.model, settings.home)
+            if looks_like_bundle(data) and hashlib.sha256(data).hexdigest() != sha256:
+                raise BundleError(f"{name} has changed again", hint="It is looked at once more.")
         limits = Limits(settings.max_rows, settings.strict, settings.lenient)
         return load(
             self.model,

@@ -6,13 +6,13 @@ import gc
 import logging
 import signal
 import socket
-import threading
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import msgspec
 
-from ketch.errors import KetchError
+from ketch.errors import KetchError, NotReady
 from ketch.predict import Predictor
 from ketch.serve.desk import pace
 from ketch.serve.routes import Service
@@ -20,6 +20,7 @@ from ketch.serve.server import Server
 from ketch.serve.supervisor import Place
 
 BEAT: Final = 0.1  # seconds
+LEAVE: Final = 10.0  # seconds in which callers learn from their next answer that this worker goes
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ class Worker:
     def __init__(self, place: Place, service: Service, server: Server, open_again: Opener) -> None:
         self.place, self.service, self.server, self.open_again = place, service, server, open_again
         self._unread = b""
-        self._swapping = threading.Lock()
+        self._swapper = ThreadPoolExecutor(1, "ketch-swap")
+        self._wanted: dict[tuple[str, str], str] = {}  # MODEL and role -> SHA-256 of the last order
 
     def run(self, sockets: list[socket.socket]) -> None:
         """Answer until told to end."""
@@ -82,7 +84,7 @@ class Worker:
             found = b""
         if not found:  # the supervisor is gone: nobody would replace this worker, or end it
             loop.remove_reader(self.place.line.fileno())
-            self.server.should_exit = True
+            self._end("orphan")  # whoever is started in its place needs the address
             return
         *lines, self._unread = (self._unread + found).split(b"\n")
         for line in lines:
@@ -90,26 +92,33 @@ class Worker:
 
     def _obey(self, order: dict[str, Any], loop: asyncio.AbstractEventLoop) -> None:
         if order["do"] == "end":
-            if order["how"] == "at once":
-                self.server.drain = 0.0
-            self.server.leaves = order["how"] == "leave"
-            self.server.should_exit = True
+            self._end(order["how"])
         elif order["do"] == "take":
-            threading.Thread(target=self._take, args=(order, loop), name="ketch-swap", daemon=True).start()
+            self._wanted[order["model"], order["role"]] = order["sha256"]
+            self._swapper.submit(self._take, order, loop)
+
+    def _end(self, how: str) -> None:
+        if how == "at once":
+            self.server.drain = 0.0
+        elif how == "leave":  # others stay: there is time until each caller is told to connect anew
+            self.server.drain = max(self.server.drain, LEAVE)
+        self.server.leaves = how in {"leave", "orphan"}
+        self.service.draining = self.server.should_exit = True
 
     def _take(self, order: dict[str, Any], loop: asyncio.AbstractEventLoop) -> None:
         """Open a version that the supervisor has found good, and let it answer from one question to the next."""
-        with self._swapping:
-            try:
-                name, predictor = self.open_again(order["model"], order["role"])
-                if predictor.bundle.sha256 != order["sha256"]:
-                    raise RuntimeError("the file has changed again")
-                pace(predictor)
-            except Exception as error:
-                known = isinstance(error, KetchError)
-                logger.warning("a new version cannot be taken over: %s", error, exc_info=None if known else error)
-                self.place.tell(said="stale")
-                return
+        if self._wanted[order["model"], order["role"]] != order["sha256"]:
+            return  # another is wanted meanwhile
+        try:
+            name, predictor = self.open_again(order["model"], order["role"])
+            if predictor.bundle.sha256 != order["sha256"]:
+                raise NotReady("It has changed again", hint="A worker that has it is started.")
+            pace(predictor)
+        except Exception as error:
+            known = isinstance(error, KetchError)
+            logger.warning("a new version cannot be taken over: %s", error, exc_info=None if known else error)
+            self.place.tell(said="stale")
+            return
         loop.call_soon_threadsafe(self._swap, name, order["role"], predictor)
 
     def _swap(self, name: str, role: str, predictor: Predictor) -> None:
