@@ -18,10 +18,13 @@ DOORS: Final = {  # name -> where it stands
     "Cors": "ketch.serve.headers",
     "Patience": "ketch.serve.front",
     "Rates": "ketch.serve.rates",
+    "Shadow": "ketch.serve.shadow",
     "Supervisor": "ketch.serve.supervisor",
     "Worker": "ketch.serve.worker",
     "app_of": "ketch.serve.app",
     "serve_model": "ketch.serve.server",
+    "service_of": "ketch.serve.app",
+    "touched": "ketch.serve.app",
 }
 ROOMS: Final = ("predictions", "pages", "health", "openinference", "platforms")  # siblings that have ROUTES
 

@@ -2,14 +2,15 @@
 
 import atexit
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import flask
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from ketch.errors import RequestError
+from ketch.errors import RequestError, UsageError
 from ketch.log import Log
 from ketch.predict import Limits, Predictor, load
 from ketch.serve import Request, Response
@@ -53,6 +54,7 @@ def app_of(service: Service) -> flask.Flask:
     app = flask.Flask("ketch", static_folder=None)
     app.url_map.merge_slashes = False  # //predict is another path, not one to be sent on
     app.register_blueprint(blueprint(service))
+    app.extensions["ketch"] = service
 
     def refuse(error: HTTPException) -> flask.Response:
         asked = Request(flask.request.method, flask.request.path, _headers())
@@ -65,6 +67,43 @@ def app_of(service: Service) -> flask.Flask:
 
     app.register_error_handler(HTTPException, refuse)
     return app
+
+
+def service_of(app: flask.Flask) -> Service:
+    """Give the service behind an app.
+
+    Raises:
+        UsageError: it is not one that `flask_app` made.
+    """
+    found: Service | None = app.extensions.get("ketch")
+    if found is None:
+        raise UsageError("This Flask app serves no model of Ketch", hint="Make it with ketch.flask_app(model).")
+    return found
+
+
+def touched(app: flask.Flask) -> str:
+    """Say what somebody has added to an app that every answer must go through; empty where nothing was.
+
+    Further routes are no such thing.
+    """
+    hooks: dict[str, Mapping[Any, Any]] = {
+        "before_request": app.before_request_funcs,
+        "after_request": app.after_request_funcs,
+        "teardown_request": app.teardown_request_funcs,
+        "url_value_preprocessor": app.url_value_preprocessors,
+    }
+    if found := [name for name, functions in hooks.items() if any(functions.values())]:
+        return found[0]
+    if getattr(app.wsgi_app, "__func__", None) is not flask.Flask.wsgi_app:
+        return "middleware"
+    rules = {rule.rule for rule in app.url_map.iter_rules() if rule.endpoint.startswith("ketch.")}
+    if rules != {"/", "/<path:path>"}:
+        return "a mount"
+    views = (app.view_functions[f"ketch.{name}"] for name in ("home", "any"))
+    if any(getattr(view, "func", None) is not _answer for view in views):
+        return "a view"
+    own = {code for codes in app.error_handler_spec[None].values() for code in codes} - {HTTPException}
+    return "an error handler" if own else ""
 
 
 def blueprint(service: Service, name: str = "ketch") -> flask.Blueprint:

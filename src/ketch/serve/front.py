@@ -45,6 +45,7 @@ class Hall:
     page: Page
     patience: Patience
     desks: dict[asyncio.AbstractEventLoop, Desk] = field(default_factory=dict)
+    aside: bool = False  # leave everything to the Flask app
     now: float = 0.0  # a clock that goes twice a second, for what needs no better one
     prober: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "ketch-ready"))
 
@@ -275,7 +276,7 @@ class Front(HttpToolsProtocol):
         parser, method = self.parser, self.parser.get_method()
         if parser.should_upgrade() and method != b"CONNECT":
             return
-        path, model = self._place(method)
+        path, model = ("", "") if self.hall.aside else self._place(method)
         if not path:
             self._leave_to_uvicorn()
             return

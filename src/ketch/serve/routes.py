@@ -112,7 +112,7 @@ class Service:
         self.clock = clock
         self.draining = False
         self.watchers: list[Callable[[Done], None]] = []
-        self.shadow: Callable[[Line, Call, Rows, Results], None] | None = None
+        self.shadow: Callable[[Line, Call, Rows, Results, float], None] | None = None
         self.busy: dict[int, float] = {}  # thread -> since when it asks a model
         self._series, self._numbers = os.urandom(8).hex(), itertools.count(1)
         self.count_in(Memory())
@@ -291,7 +291,7 @@ class Service:
             self.log.append(self.records(call, rows, results, began))
         line = self.lineup.lines.get(call.predictor.name)
         if self.shadow is not None and line is not None and "shadow" in line.versions:
-            self.shadow(line, call, rows, results)
+            self.shadow(line, call, rows, results, began)
 
     def count_answers(self, predictor: Predictor, results: Results) -> None:
         """Count rows and, where there are few classes, each answer."""

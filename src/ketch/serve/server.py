@@ -1,6 +1,7 @@
 """The server: its socket, the front and the Flask app behind it, its workers, and how it ends."""
 
 import asyncio
+import logging
 import os
 import shutil
 import socket
@@ -31,6 +32,7 @@ from ketch.serve.routes import Service
 from ketch.settings import Settings
 from ketch.settings import home as home_of
 
+logger = logging.getLogger(__name__)
 THREADS: Final = 10  # that run the Flask app, for all that the front does not answer
 TOKEN_KEYS: Final = 5.0  # seconds that a worker waits for the issuer of tokens before it is ready without
 GRACE: Final = 5.0  # seconds beyond deadline and drain that a worker may take to end
@@ -148,6 +150,8 @@ class Plan:
             cors=_cors(settings),
         )
         made.safe = safe_headers(guarded=guard.guarded, tls=bool(settings.tls_cert))
+        if any(role == "shadow" for _, role, _ in self.lineup.all()):
+            made.shadow = door("Shadow")(made)
         return made
 
     def server(self, service: Service, page: Any = None) -> Server:
@@ -215,12 +219,24 @@ def tls_of(settings: Settings) -> Mapping[str, Any]:
 
 
 def server_for(
-    service: Service, *, page: Any = None, patience: Any = None, drain: float = 0.0, tls: Mapping[str, Any] = {}
+    service: Service,
+    *,
+    app: Any = None,
+    page: Any = None,
+    patience: Any = None,
+    drain: float = 0.0,
+    tls: Mapping[str, Any] = {},
 ) -> Server:
-    """Make the server of a service: the front, and the Flask app behind it."""
+    """Make the server of a service: the front, and the Flask app behind it.
+
+    With what somebody has added to the app, such as a hook that asks for a password, every request goes through it.
+    """
     front: Any = door("front_of")(service, page, patience)
+    if app is not None and (added := door("touched")(app)):
+        logger.warning("the app has %s of its own: every request goes through it, and fewer a second", added)
+        front.hall.aside = True
     config = uvicorn.Config(
-        WSGIMiddleware(door("app_of")(service), workers=THREADS),
+        WSGIMiddleware(app or door("app_of")(service), workers=THREADS),
         http=front,
         lifespan="off",
         ws="none",
@@ -253,6 +269,7 @@ def serve_plan(plan: Plan, told: Callable[[], None]) -> str:
             deadline=plan.settings.deadline,
             grace=plan.settings.deadline + plan.settings.drain + GRACE,
             on_ready=told,
+            sockets=plan.sockets,
         )
         if plan.follow is not None:
             supervisor.each_second = plan.follow
@@ -288,24 +305,30 @@ def _closed(log: Log | None) -> str:
 
 
 def serve_model(model: Any, *, background: bool, host: str, port: int, keys: tuple[str, ...]) -> str:
-    """Serve a fitted object, a model file, a bundle or a store reference; in the background, give its URL.
+    """Serve a fitted object, a model file, a bundle, a store reference or a Flask app; in the background, give its URL.
 
     Raises:
         KetchError: the model cannot be opened, or the address not listened on.
     """
-    home = home_of(os.environ)
-    if isinstance(model, str | Path):
-        predictor = load(model, home=home)
+    app = None
+    if hasattr(model, "wsgi_app"):
+        app, service = model, door("service_of")(model)
     else:
-        packed = compose(model, None, Options(), home=home)
-        predictor = open_bundle(read(packed.data, packed.name), home=home)
-    service = Service(predictor, guard_at(host, keys))
+        service = Service(_opened(model), guard_at(host, keys))
     opened = listen(host, port)
     if not background:
-        run(service, opened)
+        server_for(service, app=app).run(sockets=[opened])
         return ""
-    start(service, opened)
+    start(service, opened, app=app)
     return url_of(opened)
+
+
+def _opened(model: Any) -> Predictor:
+    home = home_of(os.environ)
+    if isinstance(model, str | Path):
+        return load(model, home=home)
+    packed = compose(model, None, Options(), home=home)
+    return open_bundle(read(packed.data, packed.name), home=home)
 
 
 def url_of(opened: socket.socket) -> str:
@@ -316,14 +339,9 @@ def url_of(opened: socket.socket) -> str:
     return f"http://{name}:{port}"
 
 
-def run(service: Service, opened: socket.socket) -> None:
-    """Serve until a signal comes, then finish what is in flight."""
-    server_for(service).run(sockets=[opened])
-
-
-def start(service: Service, opened: socket.socket) -> Callable[[], None]:
+def start(service: Service, opened: socket.socket, *, app: Any = None) -> Callable[[], None]:
     """Serve in the background and give the function that stops it."""
-    server = server_for(service)
+    server = server_for(service, app=app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, name="ketch-serve", daemon=True)
     thread.start()
 
