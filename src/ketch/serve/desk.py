@@ -262,14 +262,15 @@ class Desk:
         lane.whole_time(time.perf_counter() - question.began)
 
     def _write_usual(self, lane: Lane, question: Question, results: Results, body: bytes) -> None:
-        request_id = question.request_id.encode("latin-1") if question.request_id else self.new_id()
+        given = question.request_id
+        request_id = given.encode("latin-1") if given else self.new_id()
         question.write_answer(question.manner.prefix(lane), request_id, body)
         lane.count(results)
         lane.answered(1.0)
         if self.service.log is not None:
-            spent, asked = (time.perf_counter() - question.began) * 1000, question.body
-            caller = question.manner.caller
-            self._keep(Written(self.new_id(), request_id, time.time(), *lane.named, asked, body, spent, caller))
+            own = self.new_id() if given else request_id  # what a caller sends may come twice
+            spent, caller = (time.perf_counter() - question.began) * 1000, question.manner.caller
+            self._keep(Written(own, request_id, time.time(), *lane.named, question.body, body, spent, caller))
 
     def _keep(self, record: Written) -> None:
         """Hand records to the log a little later, many at once."""
