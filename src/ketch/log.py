@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -358,7 +358,7 @@ class _Sqlite:
             connection.execute("BEGIN IMMEDIATE")
             whole = len(rows) - len(rows) % TOGETHER
             for at in range(0, whole, TOGETHER):
-                connection.execute(self.INSERT_MANY, [value for row in rows[at : at + TOGETHER] for value in row])
+                connection.execute(self.INSERT_MANY, [*chain.from_iterable(rows[at : at + TOGETHER])])
             connection.executemany(self.INSERT, rows[whole:])
 
     def rows(self, limit: int | None) -> Iterator[tuple[Any, ...]]:
