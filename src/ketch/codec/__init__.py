@@ -9,7 +9,7 @@ import importlib.util
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
@@ -116,7 +116,8 @@ def without_nan(body: bytes) -> bytes:
     """Turn the NaN that pandas and numpy write for a missing number into null; NaN is no JSON."""
     if b"NaN" not in body:
         return body
-    return re.sub(rb'"(?:[^"\\]|\\.)*"|NaN', lambda found: b"null" if found[0] == b"NaN" else found[0], body)
+    # a text that does not end is taken to the end all the same: else each quote in it would be looked behind again
+    return re.sub(rb'"(?:[^"\\]|\\.)*+"?|NaN', lambda found: b"null" if found[0] == b"NaN" else found[0], body)
 
 
 def read_json(body: bytes, kind: Any = Any, *, lines: bool = False) -> Any:

@@ -67,8 +67,10 @@ def named(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     """Give headers as text; of one that comes twice the values stand in one line, as WSGI has it."""
     found = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
     if len(found) < len(headers):
-        for name in found:
-            found[name] = ",".join(value.decode("latin-1") for each, value in headers if each.decode("latin-1") == name)
+        values: dict[bytes, list[bytes]] = {}
+        for name, value in headers:
+            values.setdefault(name, []).append(value)
+        found = {name.decode("latin-1"): b",".join(given).decode("latin-1") for name, given in values.items()}
     return found
 
 

@@ -1,0 +1,22 @@
+"""A storm of hostile requests against a real server: nothing breaks, nothing crosses, nobody else waits."""
+
+import time
+
+from ketch.codec import without_nan
+from ketch.serve.desk import named
+
+# ---- what once cost the square of its size ------------------------------------------------------------
+
+
+def test_a_text_without_an_end_is_read_once() -> None:
+    began = time.perf_counter()
+    for body in (b"NaN" + rb"\"" * 500_000, b"NaN" + b'"' * 1_000_001, b'NaN"' + b"\\\n" * 500_000):
+        assert without_nan(body) == b"null" + body[3:]
+    assert time.perf_counter() - began < 5
+
+
+def test_many_headers_are_read_once() -> None:
+    headers = [(b"x%x" % number, b"") for number in range(50_000)] + [(b"x1", b"a"), (b"x1", b"b")]
+    began = time.perf_counter()
+    assert named(headers)["x1"] == ",a,b"
+    assert time.perf_counter() - began < 5
