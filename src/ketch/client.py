@@ -1,35 +1,98 @@
-"""The other end of the wire: the same `predict`, answered by a service."""
+"""The other end of the wire: the same `predict`, answered by a service.
 
+rows --*predict*, *explain*--> answers       a broken connection, or 503 with Retry-After --> asked again, within bounds
+"""
+
+import email.utils
 import http.client
+import math
 import os
+import random
 import re
+import ssl
+import threading
+import time
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Self
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
 from ketch import errors
 from ketch.codec import JSON
-from ketch.errors import KetchError, RequestError, ServiceError, UsageError
+from ketch.errors import KetchError, RequestError, ServiceError, TooManyRows, UsageError
 from ketch.serve import door
 
 ROWS_AT_ONCE: Final = 1000
-STALE: Final = (
-    http.client.ImproperConnectionState,  # the last question was interrupted
-    http.client.RemoteDisconnected,
-    BrokenPipeError,
-    ConnectionResetError,
+EXPLAINED_AT_ONCE: Final = 100
+MOST_IDLE: Final = 16  # connections kept for the next question
+TRIES: Final = 3
+PATIENCE: Final = 10.0  # seconds from the first try after which none is begun
+PAUSE: Final = 0.1  # seconds before a service that did not take the connection is tried again
+JITTER: Final = 0.5  # share of a pause by which it is prolonged at random, so that not all come back at once
+BROKEN: Final = (  # what a service that ends, or begins again, leaves of a connection
+    http.client.ImproperConnectionState,
+    http.client.IncompleteRead,
+    ConnectionError,
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
 )
 
 
-class Client:
-    """Ask a service as `ketch.load(…)` would be asked; keeps its connection open.
+class Answered(NamedTuple):
+    """What came back."""
 
-    The key comes from `key`, else from KETCH_API_KEY. Times are in seconds.
+    status: int
+    body: bytes
+    retry_after: str
+
+
+@dataclass
+class Pool:
+    """Connections to one service, each used by one thread at a time."""
+
+    kind: type[http.client.HTTPConnection]
+    host: str
+    port: int | None
+    timeout: float
+    idle: list[http.client.HTTPConnection] = field(default_factory=list)
+    process: int = 0
+    lock: Any = field(default_factory=threading.Lock)
+
+    def take(self) -> tuple[http.client.HTTPConnection, bool]:
+        """Give a connection, and whether it was used before."""
+        with self.lock:
+            if self.process != os.getpid():  # forked: these belong to the parent
+                self.idle, self.process = [], os.getpid()
+            if self.idle:
+                return self.idle.pop(), True
+        return self.kind(self.host, self.port, timeout=self.timeout), False
+
+    def keep(self, connection: http.client.HTTPConnection) -> None:
+        """Keep a connection for the next question."""
+        with self.lock:
+            if len(self.idle) < MOST_IDLE:
+                self.idle.append(connection)
+                return
+        connection.close()
+
+    def clear(self) -> None:
+        """Close what is kept."""
+        with self.lock:
+            idle, self.idle = self.idle, []
+        for connection in idle:
+            connection.close()
+
+
+class Client:
+    """Ask a service as `ketch.load(…)` would be asked; threads may share it, and it keeps its connections open.
+
+    The key is `api_key`, or `key` for short, else the one in KETCH_API_KEY. `model` is one of several models of the
+    service. Times are in seconds.
     """
 
-    def __init__(self, url: str, *, key: str = "", timeout: float = 30.0) -> None:
+    def __init__(self, url: str, *, key: str = "", api_key: str = "", model: str = "", timeout: float = 30.0) -> None:
         try:
             parts = urllib.parse.urlsplit(url if "//" in url else f"http://{url}")
             host, port = parts.hostname, parts.port
@@ -39,10 +102,12 @@ class Client:
             raise UsageError(f"{url!r} is not the address of a service", hint="Give one like http://localhost:9696")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.url = url.rstrip("/")
-        self._connection = kind(host, port, timeout=timeout)
-        self._path = urllib.parse.quote(parts.path.rstrip("/"), safe="/%") + "/predict"
+        self._pool = Pool(kind, host, port, timeout)
+        self._path = urllib.parse.quote(parts.path.rstrip("/"), safe="/%")
+        if model:
+            self._path += "/models/" + urllib.parse.quote(model, safe="")
         self._headers = {"Content-Type": JSON, "Accept": JSON}
-        if key := (key or os.environ.get("KETCH_API_KEY", "")).strip():
+        if key := (key or api_key or os.environ.get("KETCH_API_KEY", "")).strip():
             if not (key.isascii() and key.isprintable()):
                 raise UsageError("The key has a character that no key has", hint="Copy it again; keys are plain ASCII.")
             self._headers["Authorization"] = f"Bearer {key}"
@@ -54,16 +119,33 @@ class Client:
             RequestError: as the service answered; ServiceError: it cannot be reached or failed.
         """
         if isinstance(rows, Mapping):
-            return self._ask(dict(rows))
+            return self._ask("/predict", dict(rows))
         if hasattr(rows, "to_dict") and hasattr(rows, "index"):
-            answers = self.predict([_without_nan(row) for row in rows.to_dict(orient="records")])
+            answers = self.predict(_records(rows))
             return type(rows)([_flat(answer) for answer in answers], index=rows.index)
-        listed = list(rows)
-        return [answer for start in range(0, len(listed), ROWS_AT_ONCE) for answer in self._ask_part(listed, start)]
+        return self._in_parts("/predict", list(rows), ROWS_AT_ONCE)
+
+    def explain(self, rows: Any, *, target: str = "", lang: str = "en") -> Any:
+        """Answer a dict with a dict, and a list or a DataFrame with a list, each with its `explanation`.
+
+        `target` is one of several; the reasons are in English or Portuguese, as `lang` says.
+
+        Raises:
+            RequestError: as the service answered; ServiceError: it cannot be reached or failed.
+        """
+        asked = {"lang": lang} | ({"target": target} if target else {})
+        path = "/explain?" + urllib.parse.urlencode(asked)
+        if isinstance(rows, Mapping):
+            return self._ask(path, dict(rows))
+        listed = _records(rows) if hasattr(rows, "to_dict") and hasattr(rows, "index") else list(rows)
+        try:
+            return self._in_parts(path, listed, EXPLAINED_AT_ONCE)
+        except TooManyRows:  # a model that takes longer explains fewer at once
+            return self._in_parts(path, listed, EXPLAINED_AT_ONCE // 10)
 
     def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+        """Close the connections."""
+        self._pool.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -71,37 +153,71 @@ class Client:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _ask_part(self, rows: Sequence[object], start: int) -> Any:
+    # ---- one question ------------------------------------------------------------------------------
+
+    def _in_parts(self, path: str, rows: Sequence[object], size: int) -> list[Any]:
+        return [
+            answer
+            for start in range(0, len(rows), size)
+            for answer in self._ask_part(path, rows[start : start + size], start)
+        ]
+
+    def _ask_part(self, path: str, rows: Sequence[object], start: int) -> Any:
         try:
-            return self._ask(rows[start : start + ROWS_AT_ONCE])
+            return self._ask(path, rows)
         except RequestError as error:
             raise _moved(error, start) from None
 
-    def _ask(self, rows: object) -> Any:
-        body = msgspec.json.encode(rows, enc_hook=_plain)
-        status, answer = self._post(body)
-        if status != 200:
-            raise problem(status, answer)
+    def _ask(self, path: str, rows: object) -> Any:
+        answered = self._answered(path, msgspec.json.encode(rows, enc_hook=_plain))
+        if answered.status != 200:
+            raise problem(answered.status, answered.body)
         try:
-            return msgspec.json.decode(answer)
+            return msgspec.json.decode(answered.body)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise ServiceError(f"{self.url} answers, but not as Ketch does", hint="Check the address.") from None
 
-    def _post(self, body: bytes) -> tuple[int, bytes]:
-        for last in (False, True):
+    def _answered(self, path: str, body: bytes) -> Answered:
+        """Ask, and again where that may help: an answer changes nothing, so that it may be asked for twice."""
+        until, broken = time.monotonic() + PATIENCE, 0
+        for left in reversed(range(TRIES)):
+            found = self._tried(path, body)
+            broken += isinstance(found, Exception)
+            pause = _pause(found) * (1 + JITTER * random.random())  # noqa: S311 (nothing secret)
+            if not left or broken > 1 or time.monotonic() + pause > until:
+                break
+            time.sleep(pause)
+        if isinstance(found, Exception):
+            raise ServiceError(
+                f"{self.url} cannot be reached: {found}", hint="Is it running? Start it with ketch serve."
+            ) from None
+        return found
+
+    def _tried(self, path: str, body: bytes) -> Answered | Exception:
+        try:
+            return self._post(path, body)
+        except (http.client.HTTPException, OSError) as error:
+            return error
+
+    def _post(self, path: str, body: bytes) -> Answered:
+        """Ask once; a kept connection that was closed meanwhile does not count."""
+        while True:
+            connection, used = self._pool.take()
             try:
-                self._connection.request("POST", self._path, body, self._headers)
-                response = self._connection.getresponse()
-                return response.status, response.read()
+                connection.request("POST", self._path + path, body, self._headers)
+                response = connection.getresponse()
+                found = Answered(response.status, response.read(), response.headers.get("Retry-After", ""))
             except (http.client.HTTPException, OSError) as error:
-                self._connection.close()
-                # a kept connection may have been closed meanwhile; a prediction changes nothing, so ask once more
-                stale = isinstance(error, STALE)
-                if last or not stale:
-                    raise ServiceError(
-                        f"{self.url} cannot be reached: {error}", hint="Is it running? Start it with ketch serve."
-                    ) from None
-        raise ServiceError(f"{self.url} cannot be reached", hint="Is it running?")
+                connection.close()
+                if used and isinstance(error, BROKEN):
+                    self._pool.clear()  # the service has begun again: the others are no better
+                    continue
+                raise
+            except BaseException:  # interrupted: the rest of the answer must not become that of the next question
+                connection.close()
+                raise
+            self._pool.keep(connection)
+            return found
 
 
 def serve(
@@ -145,11 +261,30 @@ def _moved(error: RequestError, start: int) -> RequestError:
     return type(error)(message, hint=error.hint, errors=moved)
 
 
+def _pause(found: Answered | Exception) -> float:
+    """Give the seconds after which asking again may help; endless where it does not."""
+    if isinstance(found, Exception):
+        return PAUSE if isinstance(found, BROKEN) else math.inf
+    if found.status != 503 or not found.retry_after:
+        return math.inf
+    if re.fullmatch(r"\d{1,9}", found.retry_after, re.ASCII):
+        return float(found.retry_after)
+    try:
+        until = email.utils.parsedate_to_datetime(found.retry_after).timestamp()
+    except (ValueError, OverflowError):
+        return math.inf
+    return max(0.0, until - time.time())
+
+
 def _plain(value: Any) -> Any:
     """Let numpy's scalars and arrays go over the wire as Python's numbers and lists."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise UsageError(f"A {type(value).__name__} cannot be sent", hint="Send texts, numbers, booleans, lists or None.")
+
+
+def _records(frame: Any) -> list[dict[str, Any]]:
+    return [_without_nan(row) for row in frame.to_dict(orient="records")]
 
 
 def _without_nan(row: Mapping[Any, Any]) -> dict[str, Any]:

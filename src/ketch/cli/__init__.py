@@ -32,6 +32,7 @@ GROUPS: Final = {  # group -> verb -> (module of this room, what it does)
     "run": {
         "serve": ("serve", "Answer over HTTP."),
         "score": ("score", "Answer every row of a table."),
+        "client": ("client", "Give callers what they need: a Postman collection, snippets."),
         "demo": ("demo", "See the whole road on an example."),
     },
     "care": {},
@@ -42,7 +43,7 @@ GROUPS: Final = {  # group -> verb -> (module of this room, what it does)
 PLANNED: Final = {
     "make": ("script",),
     "keep": ("store",),
-    "run": ("ui", "client"),
+    "run": ("ui",),
     "care": ("watch", "feedback", "retrain"),
     "ship": ("image", "deploy", "export", "up"),
 }

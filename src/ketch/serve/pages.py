@@ -3,26 +3,43 @@
 import functools
 import importlib.resources
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import msgspec
 
-from ketch import page
-from ketch.schema import json_schema
+from ketch.page import Spoken, answer_schema, openapi, people, row_schema
+from ketch.page.openapi import Operation
+from ketch.page.shapes import SHAPES
 from ketch.serve import Call, Response, Route, all_routes
 from ketch.serve.headers import PAGE
-from ketch.serve.routes import Service
+from ketch.serve.lineup import version_of
+from ketch.serve.routes import MODELS, Service
 
 HTML: Final = "text/html; charset=utf-8"
 ASSETS: Final = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
-START_SWAGGER: Final = b'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true});\n'
+START_SWAGGER: Final = b"""\
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const colour = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", colour);
+colour();
+SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true});
+"""
 
 
 def home(service: Service, call: Call) -> Response:
     """Show the page for people."""
-    url = call.request.base_url.rstrip("/")
-    made = page.landing(call.predictor.bundle, url=url, guarded=service.guard.guarded)
-    return Response(200, made.encode(), HTML, PAGE)
+    open_end = not call.request.path.endswith("/")  # /models/NAME: what is relative starts at /models/
+    near = call.request.path.rpartition("/")[2] + "/" if open_end else ""
+    up = ("../" if open_end else "../../") if "name" in call.args else ""
+    made = people.landing(
+        call.predictor.bundle,
+        url=call.request.base_url.rstrip("/") + _below(call),
+        guarded=service.guard.guarded,
+        lang=_language(call),
+        near=near,
+        up=up,
+    )
+    return Response(200, made.encode(), HTML, TOLD)
 
 
 def schema(service: Service, call: Call) -> Response:
@@ -31,26 +48,52 @@ def schema(service: Service, call: Call) -> Response:
     document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": call.predictor.name,
-        **json_schema(contract.fields),
-        "$defs": {"answer": page.answer_schema(contract.answer)},
+        **row_schema(contract.fields, call.predictor.limits),
+        "$defs": {"answer": answer_schema(contract.answer)},
     }
     return Response(200, msgspec.json.encode(document))
 
 
-def openapi(service: Service, call: Call) -> Response:
+def describe(service: Service, call: Call) -> Response:
     """Give the OpenAPI document."""
-    found: dict[str, dict[str, str]] = {}
-    for each in all_routes():
-        if each.summary:
-            found.setdefault(each.path, {})[each.method] = each.summary
-    document = page.openapi(call.predictor.bundle, guarded=service.guard.guarded, routes=found)
-    document["servers"] = [{"url": urlsplit(call.request.base_url).path or "/"}]
-    return Response(200, msgspec.json.encode(document))
+    line = service.lineup.line(call.predictor.name)
+    root = urlsplit(call.request.base_url).path.rstrip("/")
+    spoken = Spoken(
+        call.predictor,
+        versions=[version_of(each) for each in line.versions.values()],
+        others=[name for name in service.names if name != call.predictor.name],
+        guarded=service.guard.guarded,
+        rated=service.rates is not None,
+        root=root,
+        base=root + _below(call),
+    )
+    return Response(200, msgspec.json.encode(openapi.document(spoken, operations())))
+
+
+def operations() -> list[Operation]:
+    """Give the routes that are described, each with its shape."""
+    return [_operation(each) for each in all_routes() if each.summary]
+
+
+def _operation(each: Route) -> Operation:
+    module = each.handle.__module__.rpartition(".")[2]
+    shape = SHAPES[f"{module}.{each.handle.__name__}"]
+    return Operation(each.path, each.method, each.summary, each.scope, module, shape, each.of_model)
+
+
+def _below(call: Call) -> str:
+    """Give the path below which a model's own routes stand, where it was asked for by its name."""
+    return MODELS + quote(call.args["name"]) if "name" in call.args else ""
+
+
+def _language(call: Call) -> str:
+    asked = parse_qs(call.request.query).get("lang", [""])[-1]
+    return people.language(asked, call.request.headers.get("accept-language", ""))
 
 
 def docs(service: Service, call: Call) -> Response:
     """Show the API page."""
-    return Response(200, page.docs(call.predictor.name).encode(), HTML, PAGE)
+    return Response(200, people.docs(call.predictor.name, lang=_language(call)).encode(), HTML, TOLD)
 
 
 def asset(service: Service, call: Call) -> Response:
@@ -66,10 +109,11 @@ def _asset(name: str) -> bytes:
     return importlib.resources.files("ketch.serve").joinpath("swagger", name).read_bytes()
 
 
+TOLD: Final = {**PAGE, "Vary": "Accept-Language"}
 ROUTES: Final = (
     Route("/", "GET", "What this model is, for people", "read", home, of_model=True),
     Route("/schema", "GET", "The fields as JSON Schema", "read", schema, of_model=True),
-    Route("/openapi.json", "GET", "This service as OpenAPI 3.1", "read", openapi, of_model=True),
+    Route("/openapi.json", "GET", "This service as OpenAPI 3.1", "read", describe, of_model=True),
     Route("/docs", "GET", "Try the service in the browser", "read", docs, of_model=True),
     Route("/docs/swagger-ui.css", "GET", "", "read", asset, of_model=True),
     Route("/docs/swagger-ui-bundle.js", "GET", "", "read", asset, of_model=True),

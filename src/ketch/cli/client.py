@@ -1,0 +1,62 @@
+"""`ketch client`: MODEL → what its callers need: a Postman collection, lines to paste."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from ketch.cli import options, settle
+from ketch.errors import InputError
+from ketch.page import SNIPPETS, postman
+from ketch.predict import fetch_bundle
+
+WRITERS = {"postman": "Postman", **{name: title for name, (title, _) in SNIPPETS.items()}}
+
+
+@click.command("client")
+@click.argument("model")
+@click.option("--url", help="Where it is served; below /models/NAME for one of several.  [http://localhost:9696]")
+@click.option("--postman", "form", flag_value="postman", help="Print a Postman collection, which newman runs too.")
+@click.option("--curl", "form", flag_value="curl", help="Print a line for the shell.")
+@click.option("--python", "form", flag_value="python", help="Print a program that uses requests.")
+@click.option("--client", "form", flag_value="client", help="Print a program that uses ketch.Client.")
+@click.option("--javascript", "form", flag_value="javascript", help="Print a program that uses fetch.")
+@click.option("--key", is_flag=True, help="With the key in KETCH_API_KEY.")
+@click.option("-o", "--output", help="Write to this file instead.")
+@click.option("--json", "as_json", is_flag=True, help="Everything at once, as JSON.")
+@options("port", "home")
+def client_command(model: str, *, form: str, url: str, key: bool, output: str, as_json: bool, **flags: Any) -> None:
+    """Print what callers of MODEL (a bundle, or a store reference) need to ask it where it is served."""
+    settings = settle(flags)
+    opened = fetch_bundle(model, home=settings.home)
+    url = (url or f"http://localhost:{settings.port}").rstrip("/")
+    made: dict[str, Any] = {name: write(opened.contract, url, key=key) for name, (_, write) in SNIPPETS.items()}
+    if as_json or form == "postman":
+        made["postman"] = postman.collection(opened, url)
+    if as_json:
+        _write(_json(made), output)
+    elif form:
+        _write(_json(made[form]) if form == "postman" else made[form], output)
+    else:
+        _summary(opened.manifest.name, model, url)
+
+
+def _json(found: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
+
+
+def _write(text: str, output: str | None) -> None:
+    if not output:
+        click.echo(text.rstrip("\n"))
+        return
+    try:
+        Path(output).write_text(text.rstrip("\n") + "\n", "utf-8")
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror}", hint="Choose another with -o.") from None
+
+
+def _summary(name: str, model: str, url: str) -> None:
+    click.echo(f"{name} at {url}")
+    for form, title in WRITERS.items():
+        click.echo(f"  ketch client {model} --{form:<11} {title}")
