@@ -207,6 +207,7 @@ class Client:
                 connection.request("POST", self._path + path, body, self._headers)
                 response = connection.getresponse()
                 found = Answered(response.status, response.read(), response.headers.get("Retry-After", ""))
+                _require_whole(response, found.body)
             except (http.client.HTTPException, OSError) as error:
                 connection.close()
                 if used and isinstance(error, BROKEN):
@@ -259,6 +260,16 @@ def _moved(error: RequestError, start: int) -> RequestError:
     message = re.sub(r"\b([Rr]ow) (\d+)\b", lambda found: f"{found[1]} {int(found[2]) + start}", error.message, count=1)
     moved = [{**each, "row": start + row} if isinstance(row := each.get("row"), int) else each for each in error.errors]
     return type(error)(message, hint=error.hint, errors=moved)
+
+
+def _require_whole(response: http.client.HTTPResponse, body: bytes) -> None:
+    """Find an answer cut off where nothing says how long it is: within its headers, http.client takes it for whole."""
+    if response.chunked or "Content-Length" in response.headers:
+        return
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise http.client.IncompleteRead(body) from None
 
 
 def _pause(found: Answered | Exception) -> float:
