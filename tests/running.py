@@ -80,7 +80,7 @@ def serving(*words: str | Path, home: Path, cwd: Path | None = None, **environ: 
     process = subprocess.Popen(
         [*KETCH, "serve", *map(str, words), "--port", "0"],
         cwd=cwd,
-        env={**os.environ, "KETCH_HOME": str(home), "PYTHONUNBUFFERED": "1", **environ},
+        env={**os.environ, "KETCH_HOME": str(home), "PYTHONUNBUFFERED": "1", "KETCH_DRAIN": "0", **environ},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -88,7 +88,7 @@ def serving(*words: str | Path, home: Path, cwd: Path | None = None, **environ: 
     )
     try:
         line = process.stdout.readline() if process.stdout else ""
-        found = re.search(r"http://\S+:\d+", line)
+        found = re.search(r"https?://\S+:\d+", line)
         if found is None:
             process.kill()
             raise AssertionError(f"no address in {line!r}; {process.communicate()[1]}")

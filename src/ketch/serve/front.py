@@ -23,6 +23,7 @@ REASONS: Final = {status.value: status.phrase for status in http.HTTPStatus}
 HEALTH: Final = {b"/health/live": False, b"/health/ready": True}  # path -> whether a model is asked for it
 VARYING: Final = frozenset({b"content-length", b"x-request-id"})  # what differs between questions of the same manner
 NOBODY: Final = Manner.of_nobody()
+LINGER: Final = 1.0  # seconds
 IDLE, READING, ANSWERING = range(3)
 
 
@@ -373,6 +374,7 @@ class Front(HttpToolsProtocol):
             self.cycle.keep_alive = False
         elif not self.head:  # else a request is just arriving; its answer will end the connection
             self.transport.close()
+            self.loop.call_later(LINGER, self.transport.abort)  # by https, the other side may never say goodbye
 
     def tick(self, now: float) -> None:
         """End the connection where it takes too long."""
