@@ -112,7 +112,7 @@ def client_lines(contract: Contract, url: str, *, key: bool = False) -> str:
 
 
 def javascript_lines(contract: Contract, url: str, *, key: bool = False) -> str:
-    """Write the same for JavaScript: a module for Node 18 and later, or for a page where its key is typed in."""
+    """Write the same for JavaScript: a module, for Node 18 and later; without a key for a browser too."""
     sent = ["'Content-Type': 'application/json'", *(["Authorization: `Bearer ${process.env.KETCH_API_KEY}`"] * key)]
     return "\n".join(
         [
