@@ -65,13 +65,13 @@ class Entry:
 
 
 def entries_of(models: Sequence[str], settings: Settings) -> list[Entry]:
-    """Make the entries of the MODELs given, each a file, a store reference, or a folder of either.
+    """Make the entries of the MODELs given, each a file, a store reference, a folder of bundles, or the store itself.
 
     Raises:
         InputError: a folder holds no model.
         SettingError: a split cannot be read.
     """
-    found = [Entry(each) for model in models for each in _expanded(model)]
+    found = [Entry(each) for model in models for each in _expanded(model, settings)]
     for name, role in ROLES.items():
         for text in getattr(settings, name):
             model, _, share = text.partition("=")
@@ -79,10 +79,13 @@ def entries_of(models: Sequence[str], settings: Settings) -> list[Entry]:
     return found
 
 
-def _expanded(model: str) -> Iterator[str]:
-    folder = Path(model)
+def _expanded(model: str, settings: Settings) -> Iterator[str]:
+    folder, own = Path(model), settings.home / "store"
     if not folder.is_dir() or (folder / "MLmodel").is_file():
         yield model
+        return
+    if folder.resolve() == own.resolve():
+        yield from dict.fromkeys(version.name for version in Store(own).list())
         return
     files = sorted(folder.glob(f"*{SUFFIX}"))
     if not files:
