@@ -1,9 +1,13 @@
 """A storm of hostile requests against a real server: nothing breaks, nothing crosses, nobody else waits."""
 
+import socket
 import time
+
+import pytest
 
 from ketch.codec import without_nan
 from ketch.serve.desk import named
+from tests.doors import ROW, Doors, Wire, fronting, question
 
 # ---- what once cost the square of its size ------------------------------------------------------------
 
@@ -20,3 +24,17 @@ def test_many_headers_are_read_once() -> None:
     began = time.perf_counter()
     assert named(headers)["x1"] == ",a,b"
     assert time.perf_counter() - began < 5
+
+
+# ---- what once was lost --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/predict", "/score"])
+def test_whole_requests_are_answered_before_one_that_stays_half(doors: Doors, path: str) -> None:
+    with fronting(doors.service()) as port:
+        for last in ("/predict", "/score"):
+            for many in (0, 1, 2, 5):
+                with Wire(port) as made:
+                    made.send(question(ROW, path=path) * many + question(ROW, path=last)[:-3])
+                    made.socket.shutdown(socket.SHUT_WR)
+                    assert made.rest().count(b"HTTP/1.1 ") == many

@@ -402,6 +402,10 @@ class Front(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the connection until what was asked is answered, though the caller has no more to ask."""
+        if self.in_body and self.pipeline:  # the last request stays half; those before it are whole
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else self.turn
+            self.in_body, self.phase = False, ANSWERING
         waits = self.cycle is not None and not self.cycle.response_complete and not self.in_body
         if waits:
             self.cycle.keep_alive = False
