@@ -52,11 +52,7 @@ def split(raw: Raw, requests: Sequence[Rows]) -> Iterable[Raw]:
     start = 0
     for rows in requests:
         end = start + rows.n
-        yield Raw(
-            raw.labels[start:end],
-            None if raw.probabilities is None else raw.probabilities[start:end],
-            None if raw.scores is None else raw.scores[start:end],
-        )
+        yield raw.rows(start, end)
         start = end
 
 

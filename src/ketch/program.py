@@ -18,13 +18,12 @@ import msgspec
 from ketch import extras, tokens, trust
 from ketch.adapters import Raw, beside
 from ketch.errors import CorruptBundle
-from ketch.schema import Answer, Columns, Field, Scalar
+from ketch.schema import LARGEST, Answer, Columns, Field, Scalar
 from ketch.tokens import Text as Text
 
 MEMBER: Final = "program.json"
 GRAPH_MEMBER: Final = "model.onnx"
 INPUT: Final = "x"
-LARGEST: Final = 1.7976931348623157e308
 LEAST: Final = -math.log(LARGEST)
 MOST_PADDED: Final = 4096  # rows of a block: more would only eat memory
 STEPS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {  # on floats and on arrays alike

@@ -93,6 +93,14 @@ class Raw:
     scores: list[float] | None = None
     classes: tuple[object, ...] | None = None  # whose probabilities these are, where the model says so with each answer
 
+    def rows(self, start: int, end: int) -> "Raw":
+        """Give the answers to some of the rows."""
+
+        def of(found: Any) -> Any:
+            return None if found is None else found[start:end]
+
+        return Raw(of(self.labels), of(self.probabilities), of(self.scores))
+
     def part(self, place: int) -> "Raw":
         """Give the answers for one of several targets."""
 

@@ -57,7 +57,7 @@ def _series(values: list[object], each: Input, of: Field, numbers: bool) -> Any:
         return made.astype(float) if numbers and made.dtype == object else made  # beyond what 64 bits hold
     if whole and of.type == "boolean":
         return numpy.array(values, dtype=bool)
-    if of.type == "integer" or _is_numeric(of):
+    if of.type == "integer" or of.is_of_numbers:
         return numpy.array(values) if whole else numpy.array(_filled(values, each.gap), dtype=float)
     made = numpy.empty(len(values), dtype=object)
     made[:] = _filled(values, each.gap)
@@ -68,7 +68,7 @@ def _arrays(given: Sequence[Input]) -> Builder:
     # by the fields' types, never by the values: a text "1" is no number, whoever else asks
     numpy = extras.load("numpy")
     fields = [each.field for each in given if each.field]
-    numeric = all(each.type in NUMERIC or _is_numeric(each) for each in fields)
+    numeric = all(each.type in NUMERIC or each.is_of_numbers for each in fields)
 
     def array(columns: Columns, n: int) -> Any:
         made = numpy.full((n, len(given)), float("nan"), dtype=float if numeric else object)
@@ -78,10 +78,6 @@ def _arrays(given: Sequence[Input]) -> Builder:
         return made
 
     return array
-
-
-def _is_numeric(each: Field) -> bool:
-    return bool(each.categories) and all(type(value) in {int, float} for value in each.categories)
 
 
 def _filled(values: list[object], gap: object) -> list[object]:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from ketch.errors import NotAcceptable, RowsRefused, TooManyRows, UndecodableBody, UnsupportedMediaType
-from ketch.schema import ABSENT, Columns, Field
+from ketch.schema import ABSENT, LARGEST, Columns, Field
 
 JSON: Final = "application/json"
 CSV: Final = "text/csv"
@@ -244,7 +244,6 @@ def _row_type(each: Field) -> Any:
     return {"boolean": bool, "text": str}.get(each.type)
 
 
-LARGEST: Final = 1.7976931348623157e308
 
 
 # ---- CSV: every cell is a text, so types come from the contract ------------------------------------

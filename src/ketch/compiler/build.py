@@ -32,7 +32,6 @@ from ketch.compiler.values import (
     X,
     fingerprint,
     narrowed,
-    numeric,
     raw,
     row_of,
     stepped,
@@ -41,7 +40,7 @@ from ketch.compiler.values import (
     unscaled,
 )
 from ketch.program import Array, Linear, Text, Weights
-from ketch.schema import Answer, Field, Scalar
+from ketch.schema import LARGEST, Answer, Field, Scalar
 
 BLOCK: Final = 8
 
@@ -97,11 +96,10 @@ class Build:
         self.np: Any = extras.load("numpy")
         self.fields = {each.name: each for each in fields}
         self.thresholds: dict[str, list[float]] = {}  # where trees split a field, to be tried by parity
-        self.largest = program.LARGEST
+        self.largest = LARGEST
         self.cells = 0  # float64 numbers that the largest intermediate value has for one row
         self._refused: list[Tensor] = []
         self._nodes: list[Any] = []
-        self._made: dict[str, int] = {}  # tensor -> the node that makes it
         self._constants: dict[str, Any] = {}
         self._even: set[str] = set()  # curved tensors without a ragged end
         self._known: dict[bytes, str] = {}
@@ -177,8 +175,6 @@ class Build:
         outputs = [f"t{self._count + place}" for place in range(len(widths))]
         self._count += len(widths)
         domain = "ai.onnx.ml" if kind == "TreeEnsemble" else ""
-        for output in outputs:
-            self._made[output] = len(self._nodes)
         self._nodes.append((kind, names, outputs, domain, attributes))
         found = [
             Tensor(self, name, wide if width is None else width) for name, width in zip(outputs, widths, strict=True)
@@ -511,7 +507,7 @@ class Build:
     def _listed(self, column: Column) -> Column:
         """Make a table of a number that is one of few."""
         each = self.fields.get(column.field)
-        if not column.is_number or column.steps or each is None or not numeric(each):
+        if not column.is_number or column.steps or each is None or not each.is_of_numbers:
             return column
         return self.listed(column, each.categories)
 

@@ -9,13 +9,13 @@ tree, it adds up one column after the other, and so does the graph; where it mul
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any
 
 from ketch.compiler import NotCompiled, estimator
 from ketch.compiler.build import Build
 from ketch.compiler.values import Answers, Tensor, X
+from ketch.schema import LARGEST
 
-LARGEST: Final = 1.7976931348623157e308
 Step = Callable[[Any], Any]
 
 

@@ -13,8 +13,7 @@ from typing import Final
 from ketch.adapters import Knowledge, Raw, Runner
 from ketch.bundle import Parity
 from ketch.compiler import NotCompiled
-from ketch.program import LARGEST
-from ketch.schema import Answer, Columns, Field, Scalar, is_missing, plain
+from ketch.schema import LARGEST, Answer, Columns, Field, Scalar, is_missing, plain
 from ketch.schema.sample import Profiles, compose
 
 COMPOSED: Final = 2_000
@@ -194,15 +193,7 @@ def _answered(runner: Runner, columns: Columns, n: int) -> list[Raw | None]:
         first = {name: values[:half] for name, values in columns.items()}
         rest = {name: values[half:] for name, values in columns.items()}
         return _answered(runner, first, half) + _answered(runner, rest, n - half)
-    return [_finite(_one(raw, row)) for row in range(n)]
-
-
-def _one(raw: Raw, row: int) -> Raw:
-    return Raw(
-        raw.labels[row : row + 1],
-        None if raw.probabilities is None else raw.probabilities[row : row + 1],
-        None if raw.scores is None else raw.scores[row : row + 1],
-    )
+    return [_finite(raw.rows(row, row + 1)) for row in range(n)]
 
 
 def _finite(raw: Raw) -> Raw | None:

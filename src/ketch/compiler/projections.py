@@ -7,7 +7,7 @@ from typing import Any
 from ketch.compiler import NotCompiled, transformer
 from ketch.compiler.build import Build
 from ketch.compiler.values import Tensor, Trees, X
-from ketch.program import LARGEST
+from ketch.schema import LARGEST
 
 # ---- one multiplication ----------------------------------------------------------------------------
 

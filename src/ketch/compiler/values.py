@@ -10,7 +10,7 @@ from ketch import extras, program
 from ketch.adapters import Input, Inputs
 from ketch.compiler import NotCompiled
 from ketch.program import Array, Number, Table, Text
-from ketch.schema import Field, Scalar
+from ketch.schema import Scalar
 
 REST: Final = (object(), object())  # stand for what is unknown and what is missing
 UNKNOWN: Final = "\x00 no category \x00"  # stands for a value that no encoder has seen
@@ -276,18 +276,13 @@ def _raw_column(each: Input, form: str) -> Column:
         return Column(each.name, keys=(), values=extras.load("numpy").empty((0, 1), dtype=object))
     if found.type == "boolean":
         return table(found.name, (False, True), each.gap)
-    if found.type == "category" and not numeric(found):
+    if found.type == "category" and not found.is_of_numbers:
         return table(found.name, found.categories, each.gap, unknown=True)
     if found.type not in {"number", "integer", "category"}:
         raise NotCompiled(f"{found.name} is a {found.type}")
     gap = float(each.gap) if isinstance(each.gap, int | float) else math.nan
     absent: float | str = "nan" if math.isnan(gap) else gap
     return Column(found.name, absent=absent if not found.required or form == "dicts" else None)
-
-
-def numeric(each: Field) -> bool:
-    """Say whether the categories are numbers, so that only an encoder makes a table of them."""
-    return bool(each.categories) and all(type(value) in {int, float} for value in each.categories)
 
 
 def table(name: str, keys: Sequence[Scalar], gap: object, *, unknown: bool = False) -> Column:

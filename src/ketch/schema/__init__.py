@@ -5,6 +5,7 @@ have a say.
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -27,6 +28,9 @@ class _Absent:
 ABSENT: Final = _Absent()
 
 
+LARGEST: Final = sys.float_info.max
+
+
 class Field(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """One input of the model and what may stand in it."""
 
@@ -42,6 +46,11 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     unit: str = ""
     description: str = ""
     example: object = None
+
+    @property
+    def is_of_numbers(self) -> bool:
+        """Say whether its categories are numbers."""
+        return bool(self.categories) and all(type(value) in {int, float} for value in self.categories)
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from ketch.schema import ABSENT, EXPECTED, Columns, Fault, Field, Scalar, is_date, is_datetime, kind_of, span
+from ketch.schema import ABSENT, EXPECTED, LARGEST, Columns, Fault, Field, Scalar, is_date, is_datetime, kind_of, span
 
 MOST_LISTED: Final = 20  # categories shown in an error; the whole list stands at /schema
 MOST_COMPARED: Final = 64  # unknown fields of a request that are looked at for a misspelling
@@ -104,7 +104,7 @@ def _check_number(each: Field) -> Check:
     def check(values: list[object], checked: Checked, lenient: bool) -> list[object]:
         clean = values
         for row, value in enumerate(values):
-            if (type(value) is float or type(value) is int) and -MOST <= value <= MOST:
+            if (type(value) is float or type(value) is int) and -LARGEST <= value <= LARGEST:
                 if whole and value != int(value):
                     checked.faults.append(Fault(row, name, "wrong-type", EXPECTED["integer"]))
                 elif not low <= value <= high:
@@ -121,9 +121,6 @@ def _check_number(each: Field) -> Check:
         return clean
 
     return check
-
-
-MOST: Final = 1.7976931348623157e308
 
 
 def _check_category(each: Field) -> Check:
@@ -163,7 +160,7 @@ def _kinds(each: Field) -> str:
 
 
 def _nearest(value: object, texts: Mapping[str, Scalar]) -> Scalar | None:
-    if isinstance(value, int) and abs(value) > MOST:  # Python writes no number of more than 4,300 digits
+    if isinstance(value, int) and abs(value) > LARGEST:  # Python writes no number of more than 4,300 digits
         return None
     close = difflib.get_close_matches(str(value)[:100], texts, n=1, cutoff=0.6)
     return texts[close[0]] if close else None
@@ -188,7 +185,7 @@ def _check_vector(each: Field) -> Check:
 
 
 def _all_finite(values: list[object]) -> bool:
-    return all((type(v) is float or type(v) is int) and -MOST <= v <= MOST for v in values)
+    return all((type(v) is float or type(v) is int) and -LARGEST <= v <= LARGEST for v in values)
 
 
 def _check_plain(each: Field) -> Check:
