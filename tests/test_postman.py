@@ -178,6 +178,9 @@ def test_a_broken_row_is_refused_as_foreseen(small: Small) -> None:
     with pytest.raises(type(foreseen)) as caught:
         small.predictor.decode(json.dumps(row).encode(), JSON)
     assert caught.value.errors == foreseen.errors
+    empty = page.broken(msgspec.structs.replace(opened.contract, fields=()))[0]
+    with pytest.raises(type(foreseen)):
+        small.predictor.decode(json.dumps(empty).encode(), JSON)
     optional = [msgspec.structs.replace(each, required=False) for each in opened.contract.fields]
     _, other = page.broken(msgspec.structs.replace(opened.contract, fields=tuple(optional)))
     assert other.errors[0]["code"] == "wrong-type"

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from ketch.cli import options, settle
 from ketch.errors import InputError
-from ketch.page import SNIPPETS, postman
+from ketch.page import SNIPPETS, postman, spelled
 from ketch.predict import fetch_bundle
 
 WRITERS = {"postman": "Postman", **{name: title for name, (title, _) in SNIPPETS.items()}}
@@ -35,15 +34,11 @@ def client_command(model: str, *, form: str, url: str, key: bool, output: str, a
     if as_json or form == "postman":
         made["postman"] = postman.collection(opened, url)
     if as_json:
-        _write(_json(made), output)
+        _write(spelled(made, indent=2), output)
     elif form:
-        _write(_json(made[form]) if form == "postman" else made[form], output)
+        _write(spelled(made[form], indent=2) if form == "postman" else made[form], output)
     else:
         _summary(opened.manifest.name, model, url)
-
-
-def _json(found: object) -> str:
-    return msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
 
 
 def _write(text: str, output: str | None) -> None:

@@ -57,13 +57,16 @@ def _nobody(columns: Columns, n: int) -> Raw:
     raise NotAnswerable("Only golden answers are at hand", hint="Ask the service.")
 
 
-def broken(contract: Contract) -> tuple[dict[str, object], RowsRefused]:
-    """Give a row that breaks the contract, and what is said of it: something required is missing, or is no value."""
+def broken(contract: Contract) -> tuple[object, RowsRefused]:
+    """Give a body that breaks the contract, and what is said of it: something required is missing, or is no value."""
     row, checker = example_row(contract), Checker(contract.fields)
+    if not contract.fields:
+        fault: dict[str, object] = {"row": 0, "code": "wrong-type", "expected": "a row"}
+        return [], RowsRefused("The body is an empty list", hint="Send one row or more.", errors=[fault])
     required = [each.name for each in contract.fields if each.required]
     if required:
         row.pop(required[0], None)
-    elif contract.fields:
+    else:
         row[contract.fields[0].name] = {"no": "value"}
     table = codec.Table({name: [value] for name, value in row.items()}, 1, single=True)
     return row, refusal(checker(table.columns, 1).faults, table)
@@ -74,7 +77,7 @@ def broken(contract: Contract) -> tuple[dict[str, object], RowsRefused]:
 
 def curl_line(contract: Contract, url: str, *, key: bool = False) -> str:
     """Write the line that asks the service, ready to paste into a shell."""
-    row = json.dumps(example_row(contract), ensure_ascii=False, separators=(",", ":"))
+    row = spelled(example_row(contract), separators=(",", ":"))
     header = ' -H "Authorization: Bearer $KETCH_API_KEY"' if key else ""
     return f"curl {shlex.quote(url + '/predict')} -H 'Content-Type: application/json'{header} -d {shlex.quote(row)}"
 
@@ -116,8 +119,8 @@ def javascript_lines(contract: Contract, url: str, *, key: bool = False) -> str:
     sent = ["'Content-Type': 'application/json'", *(["Authorization: `Bearer ${process.env.KETCH_API_KEY}`"] * key)]
     return "\n".join(
         [
-            f"const row = {json.dumps(example_row(contract), ensure_ascii=False, indent=2)};",
-            f"const answer = await fetch({json.dumps(url + '/predict', ensure_ascii=False)}, {{",
+            f"const row = {spelled(example_row(contract), indent=2)};",
+            f"const answer = await fetch({spelled(url + '/predict')}, {{",
             "  method: 'POST',",
             f"  headers: {{ {', '.join(sent)} }},",
             "  body: JSON.stringify(row),",
@@ -128,6 +131,12 @@ def javascript_lines(contract: Contract, url: str, *, key: bool = False) -> str:
             "",
         ]
     )
+
+
+def spelled(value: object, **form: Any) -> str:
+    """Write JSON in which nothing moves a terminal's cursor or hides letters from who pastes it."""
+    text = json.dumps(value, ensure_ascii=False, **form)
+    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
 
 
 def _python(contract: Contract) -> str:
