@@ -34,6 +34,8 @@ MANNERS_FOR: Final = 1.0  # seconds until a caller is looked at again: a key may
 MOST_MANNERS: Final = 1000
 KEPT_FOR: Final = 0.01  # seconds until records go to the log
 BEAT: Final = 0.05  # seconds between looks at what has waited too long
+SOON: Final = 0.5  # of the deadline, within which a question's turn must be expected to come
+TURN: Final = 0.25  # of the deadline, which one turn of many questions may be expected to last
 
 
 class Question(Protocol):
@@ -133,6 +135,7 @@ class Lane:
         self.marks = self.service.marks(predictor)
         self.named = (predictor.reference, predictor.bundle.sha256)
         self.instant, self.long = predictor.alone, pace(predictor) > LONG
+        self.spent = pace(predictor)  # seconds of late that one question has taken, alone or among others
         self.waiting: deque[Waiting] = deque()
         self.running: list[Waiting] = []
         count, model = desk.metrics, predictor.name
@@ -146,6 +149,16 @@ class Lane:
         )
         answer = predictor.contract.answer
         self.label = answer.target if not answer.parts and answer.classes else ""
+
+    @property
+    def full(self) -> bool:
+        """Say whether a question that came now could not be answered in time."""
+        return self.long and (len(self.waiting) + len(self.running)) * self.spent > SOON * self.desk.deadline
+
+    def learn(self, questions: int, spent: float) -> None:
+        """Take over what a turn has lasted."""
+        self.spent += (spent / questions - self.spent) / 4
+        self.long = self.long or spent > LONG * 10  # it was not so for its golden rows
 
     def count(self, results: Results) -> None:
         """Count rows and answers."""
@@ -188,7 +201,7 @@ class Desk:
         self.lanes: dict[int, Lane] = {}
         self.manners: dict[Any, Manner] = {}
         self.waiting = 0  # questions in all lanes
-        self.busy_since = 0.0  # when the thread was given what it runs now, by the service's clock
+        self.busy_since = 0.0  # when the thread began what it runs now, by the service's clock
         self._thread = ThreadPoolExecutor(1, "ketch-model")
         self._watching = False
         self._kept: list[Written] = []
@@ -242,7 +255,7 @@ class Desk:
             if values is not None:
                 self._answer_now(lane, question, values)
                 return
-        if self.waiting >= service.queue:
+        if self.waiting >= service.queue or lane.full:
             self._refuse(question, busy(), lane)
             return
         self.waiting += 1
@@ -291,27 +304,38 @@ class Desk:
     def _serve(self, lane: Lane) -> None:
         """Take what waits, within the bytes of one turn; a thread answers what takes long."""
         batch, size = [], 0
-        while lane.waiting and size < LARGE:
+        most = max(1, int(TURN * self.deadline / lane.spent)) if lane.long else len(lane.waiting)
+        while lane.waiting and size < LARGE and len(batch) < most:
             batch.append(lane.waiting.popleft())
             size += len(batch[-1].question.body)
         if lane.long or size > LARGE:
             lane.running = batch
             self._watch()
-            self.busy_since = self.service.clock()
-            asked = self._thread.submit(self._answer, lane, batch)
+            asked = self._thread.submit(self._answer_aside, lane, batch)
             asked.add_done_callback(lambda done: self.loop.call_soon_threadsafe(self._served, lane, batch, done))
             return
+        began = time.perf_counter()
         self._write(lane, batch, self._answer(lane, batch))
+        lane.learn(len(batch), time.perf_counter() - began)
         self.waiting -= len(batch)
         if lane.waiting:
             self.loop.call_soon(self._serve, lane)
 
     def _served(self, lane: Lane, batch: Sequence[Waiting], done: "Future[Answers]") -> None:
         self.waiting -= len(batch)
-        lane.running, self.busy_since = [], 0.0
+        lane.running = []
         self._write(lane, batch, done.result())
         if lane.waiting:
             self._serve(lane)
+
+    def _answer_aside(self, lane: Lane, batch: Sequence[Waiting]) -> Answers:
+        """Answer in the thread, which may first have had other lanes to serve; show since when it is at work."""
+        self.busy_since, began = self.service.clock(), time.perf_counter()
+        try:
+            return self._answer(lane, batch)
+        finally:
+            self.busy_since = 0.0
+            lane.learn(len(batch), time.perf_counter() - began)
 
     def _answer(self, lane: Lane, batch: Sequence[Waiting]) -> Answers:
         """Read, check, ask and write the bodies for all of a batch; nothing here touches the event loop."""
