@@ -250,7 +250,8 @@ class Supervisor:
                 worker.line.close()
             self._selector.close()
             for end in self._wake:
-                os.close(end)
+                with suppress(OSError):
+                    os.close(end)
             run()
             code = 0
         except Exception:
@@ -353,7 +354,9 @@ class Supervisor:
                 return
             if not pid:
                 return
-            self.others.discard(pid)
+            if pid in self.others:
+                self.others.remove(pid)
+                self._second = 0.0  # who started it wants to know at once
             for worker in [each for each in self.workers.values() if each.pid == pid]:
                 self._buried(worker, status)
 
