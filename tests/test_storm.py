@@ -7,7 +7,7 @@ import pytest
 
 from ketch.codec import without_nan
 from ketch.serve.desk import named
-from tests.doors import ROW, Doors, Wire, fronting, question
+from tests.doors import ROW, Doors, Wire, fronting, getting, problem, question
 
 # ---- what once cost the square of its size ------------------------------------------------------------
 
@@ -38,3 +38,21 @@ def test_whole_requests_are_answered_before_one_that_stays_half(doors: Doors, pa
                     made.send(question(ROW, path=path) * many + question(ROW, path=last)[:-3])
                     made.socket.shutdown(socket.SHUT_WR)
                     assert made.rest().count(b"HTTP/1.1 ") == many
+
+
+OTHERS = [getting("/", method="CONNECT"), question(ROW).replace(b" HTTP/1.1", b"", 1), question(ROW, version="2.0")]
+
+
+@pytest.mark.parametrize("asked", OTHERS)
+def test_tunnels_and_other_versions_are_refused(doors: Doors, asked: bytes) -> None:
+    with fronting(doors.service()) as port, Wire(port) as made:
+        made.send(asked + question(ROW))
+        assert problem(made.answer())["status"] == 400
+        assert made.rest() == b""
+
+
+def test_offers_of_another_protocol_may_come_by_the_hundred(doors: Doors) -> None:
+    offer = getting("/health/live", "Upgrade: h2c", "Connection: Upgrade")
+    with fronting(doors.service()) as port, Wire(port) as made:
+        made.send(offer * 1500, getting("/health/live", "Connection: close"))
+        assert made.rest().count(b"HTTP/1.1 200 OK") == 1501

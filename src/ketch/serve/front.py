@@ -24,6 +24,7 @@ HEALTH: Final = {b"/health/live": False, b"/health/ready": True}  # path -> whet
 VARYING: Final = frozenset({b"content-length", b"x-request-id"})  # what differs between questions of the same manner
 NOBODY: Final = Manner.of_nobody()
 LINGER: Final = 1.0  # seconds
+VERSIONS: Final = frozenset({"1.0", "1.1"})  # of HTTP; the parser knows others, the server does not
 IDLE, READING, ANSWERING = range(3)
 
 
@@ -256,14 +257,21 @@ class Front(HttpToolsProtocol):
         if self.phase == IDLE:
             self.phase, self.since, self.received = READING, self.hall.now, 0
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
-            self._decline(data[offer.args[0] :])
-        except httptools.HttpParserError:
+            while data:
+                data = self._fed(data)
+        except (httptools.HttpParserError, RequestError):
             self._refuse_rest(RequestError("This is not valid HTTP", hint="Send an HTTP/1.1 request."))
         if self.head > LARGEST_HEAD and not self.refused:
             hint = f"Keep URL and headers together below {LARGEST_HEAD} bytes."
             self._refuse_rest(HeadersTooLarge("The headers are too large", hint=hint))
+
+    def _fed(self, data: bytes) -> bytes:
+        """Hand bytes to the parser, and give those that it must have once more."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            return self._declined(data[offer.args[0] :])
+        return b""
 
     def on_message_begin(self) -> None:
         """Begin a request; what only uvicorn needs of it is made when it gets it."""
@@ -275,13 +283,16 @@ class Front(HttpToolsProtocol):
         """Take a question, or leave the request to uvicorn and the Flask app."""
         self.head = 0
         parser, method = self.parser, self.parser.get_method()
-        if parser.should_upgrade() and method != b"CONNECT":
+        version = parser.get_http_version()
+        if version not in VERSIONS:
+            raise RequestError(f"This is HTTP/{version}", hint="Send an HTTP/1.1 request.")
+        if parser.should_upgrade():
             return
         path, model = ("", "") if self.hall.aside else self._place(method)
         if not path:
             self._leave_to_uvicorn()
             return
-        before, kept = self.cycle, parser.get_http_version() != "1.0" and parser.should_keep_alive()
+        before, kept = self.cycle, version == "1.1" and parser.should_keep_alive()
         self.cycle = Question(self, path, model, keep_alive=kept, expects=self.expect_100_continue)
         self.headers = []  # trailers are none
         if path != PATH:
@@ -418,19 +429,22 @@ class Front(HttpToolsProtocol):
             self.turn.message_event.set()
         super().connection_lost(exc)
 
-    def _decline(self, rest: bytes) -> None:
-        """Read a request again without its offer to change the protocol (curl and Java make one to every server).
+    def _declined(self, rest: bytes) -> bytes:
+        """Write a request again without its offer to change the protocol (curl and Java make one to every server).
 
         The parser takes what follows such a request for the other protocol, so that its body would be lost.
+
+        Raises:
+            RequestError: it asks for a tunnel.
         """
+        if self.parser.get_method() == b"CONNECT":
+            raise RequestError("There are no tunnels here", hint="Send an HTTP/1.1 request.")
         method, kept = self.parser.get_method(), self.parser.should_keep_alive()
         lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
         lines += [b"%b: %b" % pair for pair in self.headers if pair[0] not in {b"connection", b"upgrade"}]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
-        self.data_received(
-            b"\r\n".join([*lines, b"connection: keep-alive" if kept else b"connection: close", b"", rest])
-        )
+        return b"\r\n".join([*lines, b"connection: keep-alive" if kept else b"connection: close", b"", rest])
 
     def _refuse_rest(self, error: KetchError) -> None:
         """Refuse what comes now and end the connection, once all that was asked before is answered."""
