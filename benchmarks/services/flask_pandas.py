@@ -14,6 +14,8 @@ app = Flask("churn")
 
 @app.route("/predict", methods=["POST"])
 def predict():
-    customer = request.get_json()
-    probability = model.predict_proba(pd.DataFrame([customer]))[0, 1]
-    return jsonify({"churn": bool(probability >= 0.5), "churn_probability": float(probability)})
+    asked = request.get_json()
+    customers = asked if isinstance(asked, list) else [asked]
+    probabilities = model.predict_proba(pd.DataFrame(customers))[:, 1]
+    answers = [{"churn": bool(each >= 0.5), "churn_probability": float(each)} for each in probabilities]
+    return jsonify(answers if isinstance(asked, list) else answers[0])
