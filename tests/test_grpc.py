@@ -619,6 +619,14 @@ def test_an_address_that_is_taken_is_refused(here: Running, doors: Doors) -> Non
     with hold_port("127.0.0.1", 0) as held:
         port = held.getsockname()[1]
         given = setting.read({"grpc_port": port}, environ={}, folder=HERE, without_file=True)
-        grpc_server(doors.service(), given)  # what holds the port lets the workers in, and nobody else
-        with pytest.raises(SettingError):
-            hold_port("127.0.0.1", port)
+        workers = [grpc_server(doors.service(), given) for _ in range(2)]
+
+        async def run() -> None:
+            for each in workers:  # what holds the port lets the workers in, and nobody else
+                await each.start()
+            with pytest.raises(SettingError):
+                hold_port("127.0.0.1", port)
+            for each in workers:
+                await each.stop(0)
+
+        asyncio.run(run())

@@ -267,7 +267,6 @@ class GrpcServer:
         self._server = self._grpc.server(pool, options=_options(settings), maximum_concurrent_rpcs=crowd + THREADS)
         methods = {name: self._grpc.stream_unary_rpc_method_handler(self._method(name)) for name in METHODS}
         self._server.add_generic_rpc_handlers((self._grpc.method_handlers_generic_handler(SERVICE, methods),))
-        self._bind()
 
     def _bind(self) -> None:
         host, port = self.settings.host, self.settings.grpc_port
@@ -287,7 +286,12 @@ class GrpcServer:
         return self._grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
 
     async def start(self) -> None:
-        """Begin to answer."""
+        """Begin to listen, and to answer.
+
+        Raises:
+            SettingError: the address is taken or not ours.
+        """
+        self._bind()
         self._server.start()
         self._watch = asyncio.create_task(self._look_on())
 
@@ -441,7 +445,6 @@ def grpc_server(service: Service, settings: Settings) -> GrpcServer:
 
     Raises:
         NotInstalled: gRPC is not there.
-        SettingError: the address is taken or not ours.
     """
     return GrpcServer(service, settings)
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -46,10 +46,13 @@ class Server(uvicorn.Server):
         self.hall, self.drain = hall, drain
         self.leaves = False  # while others stay and answer at the same address
         self.worker: Any = None  # where this server runs in one
+        self.beside: list[Any] = []  # other servers, on ports of their own
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, and say so."""
         await super().startup(sockets)
+        for each in self.beside:
+            await each.start()
         if self.worker is not None:
             self.worker.started(asyncio.get_running_loop())
 
@@ -76,7 +79,8 @@ class Server(uvicorn.Server):
             if self.leaves and not self.server_state.connections:
                 break
             await asyncio.sleep(0.02)
-        await super().shutdown(sockets)
+        grace = self.config.timeout_graceful_shutdown or 0
+        await asyncio.gather(super().shutdown(sockets), *(each.stop(grace) for each in self.beside))
         for desk in self.hall.desks.values():
             desk.hand_over()
 
@@ -86,7 +90,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, flags: str = "--port or --host") -> socket.socket:
     """Open the listening socket.
 
     Raises:
@@ -102,7 +106,7 @@ def listen(host: str, port: int) -> socket.socket:
         opened.close()
         reason = getattr(error, "strerror", None) or str(error)
         raise SettingError(
-            f"{host}:{port} cannot be listened on: {reason}", hint="Choose another with --port or --host."
+            f"{host}:{port} cannot be listened on: {reason}", hint=f"Choose another with {flags}."
         ) from None
     return opened
 
@@ -118,6 +122,24 @@ class Plan:
     open_again: Callable[[str, str], tuple[str, Predictor]] | None = None
     table: Path | None = None  # of the rates, for all workers
     log: Log | None = None
+    watchers: Sequence[Any] = ()
+    metrics: socket.socket | None = None  # where /metrics is alone
+    held: socket.socket | None = None  # keeps others from the port that each worker listens on for gRPC
+
+    def open_ports(self) -> None:
+        """Take the ports that the settings name beside the main one, and see that the access log can be written.
+
+        Raises:
+            KetchError: a setting is not usable.
+        """
+        settings = self.settings
+        if settings.metrics_port:
+            self.metrics = listen("127.0.0.1", settings.metrics_port, "--metrics-port")
+        if settings.grpc_port:
+            self.held = door("hold_port")(settings.host, settings.grpc_port)
+            if sys.platform != "linux":  # where ports are not shared
+                self.held.close()
+        door("check_watchers")(settings, os.environ)
 
     def prepare(self) -> None:
         """Find out before the fork what is wrong, and import what all workers will need.
@@ -152,13 +174,20 @@ class Plan:
         made.safe = safe_headers(guarded=guard.guarded, tls=bool(settings.tls_cert))
         if any(role == "shadow" for _, role, _ in self.lineup.all()):
             made.shadow = door("Shadow")(made)
+        self.watchers = door("make_watchers")(settings, os.environ)
+        made.watchers += self.watchers
         return made
 
     def server(self, service: Service, page: Any = None) -> Server:
         """Make the server of one process."""
         settings = self.settings
         patience = door("Patience")(deadline=settings.deadline, connections=settings.connections)
-        return server_for(service, page=page, patience=patience, drain=settings.drain, tls=tls_of(settings))
+        made = server_for(service, page=page, patience=patience, drain=settings.drain, tls=tls_of(settings))
+        if self.metrics is not None:
+            made.beside.append(door("MetricsServer")(service, self.metrics))
+        if settings.grpc_port:
+            made.beside.append(door("grpc_server")(service, settings))
+        return made
 
 
 def guard_of(settings: Settings) -> Any:
@@ -251,6 +280,7 @@ def server_for(
 
 def serve_plan(plan: Plan, told: Callable[[], None]) -> str:
     """Serve until a signal comes; `told` is called when answers can be had. Give what is worth saying at the end."""
+    plan.open_ports()
     workers = plan.settings.workers or len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
     if sys.platform != "linux":  # elsewhere system libraries do not survive a fork
         if plan.settings.workers > 1:
@@ -258,6 +288,8 @@ def serve_plan(plan: Plan, told: Callable[[], None]) -> str:
         service = plan.service()
         told()
         plan.server(service).run(sockets=plan.sockets)
+        for each in plan.watchers:
+            each.close()
         return _closed(plan.log)
     plan.prepare()
     folder = Path(tempfile.mkdtemp(prefix="ketch-"))
@@ -269,7 +301,7 @@ def serve_plan(plan: Plan, told: Callable[[], None]) -> str:
             deadline=plan.settings.deadline,
             grace=plan.settings.deadline + plan.settings.drain + GRACE,
             on_ready=told,
-            sockets=plan.sockets,
+            sockets=[*plan.sockets, *filter(None, [plan.metrics])],
         )
         if plan.follow is not None:
             supervisor.each_second = plan.follow
@@ -291,6 +323,8 @@ def _work(plan: Plan, place: Any) -> None:
     try:
         door("Worker")(place, service, server, plan.open_again).run(plan.sockets)
     finally:
+        for each in plan.watchers:
+            each.close()
         if plan.log is not None:
             plan.log.close()
             for outcome in ("written", "dropped"):
