@@ -45,6 +45,10 @@ def _list(items: Schema, **more: Any) -> Schema:
     return {"type": "array", "items": items, **more}
 
 
+def _or_null(schema: Schema) -> Schema:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
 def _json(schema: Schema, **named: object) -> dict[str, Schema]:
     told = {name.replace("_", " "): {"value": value} for name, value in named.items()}
     return {JSON: {"schema": schema} | ({"examples": told} if told else {})}
@@ -114,7 +118,7 @@ def _explain(spoken: Spoken) -> Shape:
                 "in": "query",
                 "required": several,
                 "description": "Which one, of several",
-                "schema": {"type": "string", "enum": targets},
+                "schema": {"type": "string", "enum": targets if several else [*targets, ""]},
             },
             {**told, "schema": {"type": "string", "examples": ["en", "pt"]}},
         ],
@@ -139,7 +143,10 @@ def _infer(spoken: Spoken) -> Shape:
     asked = _object({"name": {"enum": [each.name for each in tensors.outputs_of(answer, spoken.predictor.answers)]}})
     return Shape(
         _json(
-            _object({"id": {"type": ["string", "null"]}, "inputs": _list(tensor), "outputs": _list(asked)}, "inputs"),
+            _object(
+                {"id": {"type": ["string", "null"]}, "inputs": _list(tensor), "outputs": _or_null(_list(asked))},
+                "inputs",
+            ),
             one_row={"id": "1", "inputs": example},
         )
         | {"application/octet-stream": {}},
@@ -162,7 +169,11 @@ def _split(spoken: Spoken) -> tuple[Schema, Schema]:
     """Give the shape of pandas' split form, and an example."""
     row = _shown(spoken)[0].row
     schema = _object(
-        {"columns": _list({"type": "string"}, uniqueItems=True), "data": _list({"type": "array"}, minItems=1)}, "data"
+        {
+            "columns": _or_null(_list({"type": "string"}, uniqueItems=True)),
+            "data": _list({"type": "array"}, minItems=1),
+        },
+        "data",
     )
     return schema, {"columns": [*row], "data": [[*row.values()]]}
 
