@@ -4,6 +4,7 @@ import email.utils
 import http.server
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import struct
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -523,3 +525,35 @@ def test_a_server_that_is_killed_and_comes_back(small: Small) -> None:
         with pytest.raises(ServiceError, match="cannot be reached"):
             made.predict(ROW)
     assert [each.returncode for each in servers] == [-signal.SIGKILL] * 2
+
+
+@pytest.mark.service
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers in /proc, as Linux has it")
+def test_no_question_is_lost_when_workers_are_killed(small: Small, tmp_path: Path) -> None:
+    asked = rows(50)
+    wanted = small.predictor.predict(asked)
+    command = [*KETCH, "serve", str(small.bundle), "--port", "0", "--workers", "2"]
+    environ = {**os.environ, "KETCH_HOME": str(small.home), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+        assert server.stdout
+        url = re.findall(rb"http://[\w.]+:\d+", server.stdout.readline())[0].decode()
+        workers = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+        ended = threading.Event()
+
+        def ask() -> int:
+            answered = 0
+            while not ended.is_set():
+                at = answered % len(asked)
+                assert made.predict(asked[at]) == wanted[at]
+                answered += 1
+            return answered
+
+        with closing(Client(url)) as made, ThreadPoolExecutor(4) as pool:
+            asking = [pool.submit(ask) for _ in range(4)]
+            for _ in range(12):
+                time.sleep(0.5)
+                os.kill(int(workers.read_text().split()[0]), signal.SIGKILL)
+            time.sleep(0.5)
+            ended.set()
+            assert min(each.result() for each in asking) > 100
+        server.terminate()
