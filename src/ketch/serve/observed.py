@@ -34,7 +34,7 @@ TOGETHER: Final = 64  # lines made in one go, so that the event loop is not kept
 LARGEST_WRITE: Final = 2**16  # bytes: what a file takes in one piece, whoever else writes to it
 PIPE: Final = 4096  # the same for a pipe
 PAUSE: Final = 0.05  # seconds in which lines gather
-LONGEST_PATH: Final = 200  # characters
+LONGEST_PATH, LONGEST_CALLER = 200, 100  # characters; a whole line must fit into a pipe in one piece
 GRPC: Final = "grpc://"  # what the address of questions that came that way begins with
 PARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?", re.ASCII)
 KNOWN: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
@@ -123,11 +123,15 @@ class AccessLog:
             "bytes_out": seen.bytes_out,
             "model": predictor.name if predictor else "",
             "version": version_of(predictor) if predictor else "",
-            "caller": seen.caller,
+            "caller": seen.caller[:LONGEST_CALLER],
             "flags": seen.flags.count(",") + 1 if seen.flags else 0,
             "trace_id": trace,
         }
-        return msgspec.json.encode(found) + b"\n"
+        try:
+            return msgspec.json.encode(found) + b"\n"
+        except UnicodeEncodeError:  # half of a character
+            found["path"], found["caller"] = "", ""
+            return msgspec.json.encode(found) + b"\n"
 
     def _time(self, at: float) -> str:
         second = int(at)
@@ -320,7 +324,7 @@ class Watcher:
         """Requests of which nothing was written: too many waited, or the file could not be written."""
         return self._drops + (self._log.lost if self._log else 0)
 
-    def close(self, timeout: float = 5.0) -> None:
+    def close(self, timeout: float = 3.0) -> None:
         """Write what is queued, for so many seconds at most."""
         self._closing.set()
         self._wake.set()
