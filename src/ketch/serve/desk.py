@@ -79,13 +79,13 @@ def named(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
 class Manner:
     """How questions with the same headers are taken: who asks, of which model, and in what form the answer goes."""
 
-    __slots__ = ("accept", "caller", "content_type", "extra", "headers", "line", "prefixes", "quick", "until")
+    __slots__ = ("accept", "caller", "content_type", "extra", "lane", "line", "prefixes", "quick", "until")
 
     def __init__(self, line: Line, caller: str, content_type: str, accept: str, extra: Mapping[str, str]) -> None:
         self.line, self.caller, self.content_type, self.accept, self.extra = line, caller, content_type, accept, extra
         self.quick = content_type == JSON and accept == JSON
-        self.headers: Mapping[str, str] = {}
         self.until = 0.0
+        self.lane: Lane | None = None  # the one taken last
         self.prefixes: dict[Lane, bytes] = {}
 
     @classmethod
@@ -234,7 +234,7 @@ class Desk:
         if len(self.manners) > MOST_MANNERS:
             self.manners.clear()
         made = Manner(service.lineup.line(model), caller.name, content_type, accept, extra)
-        made.headers, made.until = headers, time.perf_counter() + MANNERS_FOR
+        made.until = time.perf_counter() + MANNERS_FOR
         self.manners[model, key] = made
         return made
 
@@ -249,7 +249,9 @@ class Desk:
         manner, service = question.manner, self.service
         line = manner.line
         predictor = line.versions["champion"] if line.plain else line.choose(question.headers, question.body)
-        lane = self.lane(predictor)
+        lane = manner.lane
+        if lane is None or lane.predictor is not predictor:
+            lane = manner.lane = self.lane(predictor)
         if lane.instant and manner.quick and service.plain and predictor.reader is not None:
             values = predictor.reader.row(question.body)
             if values is not None:
@@ -303,7 +305,10 @@ class Desk:
 
     def _serve(self, lane: Lane) -> None:
         """Take what waits, within the bytes of one turn; a thread answers what takes long."""
-        batch, size = [], 0
+        if lane.running or not lane.waiting:  # an answer may bring on the next question of its connection
+            return
+        batch: list[Waiting] = []
+        size = 0
         most = max(1, int(TURN * self.deadline / lane.spent)) if lane.long else len(lane.waiting)
         while lane.waiting and size < LARGE and len(batch) < most:
             batch.append(lane.waiting.popleft())

@@ -48,6 +48,7 @@ class Hall:
     patience: Patience
     desks: dict[asyncio.AbstractEventLoop, Desk] = field(default_factory=dict)
     aside: bool = False  # leave everything to the Flask app
+    date: bytes = b""  # the header that says when
     now: float = 0.0  # a clock that goes twice a second, for what needs no better one
     prober: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "ketch-ready"))
 
@@ -146,18 +147,18 @@ class Question:
         if self.path != PATH:
             self._probe()
             return
-        kept = []
-        for pair in self.pairs:
-            if pair[0] not in VARYING:
-                kept.append(pair)
-            elif pair[0] == b"x-request-id":
-                given = pair[1].decode("latin-1")
-                self.request_id = given if SAFE_ID.fullmatch(given) else ""
+        told = [pair for pair in self.pairs if pair[0] not in VARYING]
+        if len(told) + 1 < len(self.pairs):
+            given = dict(self.pairs).get(b"x-request-id", b"").decode("latin-1")
+            self.request_id = given if SAFE_ID.fullmatch(given) else ""
         if type(self.body) is bytearray:
             self.body = bytes(self.body)
         service = front.hall.service
         try:
-            self.manner = front.desk.manner(tuple(kept), self.model)
+            if told != front.told or self.model != front.model or front.manner.until < self.began:
+                front.manner = front.desk.manner(tuple(told), self.model)
+                front.told, front.model = told, self.model
+            self.manner = front.manner
             if service.rates is not None:
                 service.rates.take(self.manner.caller)
         except Exception:
@@ -194,7 +195,7 @@ class Question:
             prefix = prefix.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
         front = self.front
         front.transport.write(
-            b"%b%b\r\n%bcontent-length: %d\r\n\r\n%b" % (prefix, request_id, front.date(), len(body), body)
+            b"%b%b\r\n%bcontent-length: %d\r\n\r\n%b" % (prefix, request_id, front.hall.date, len(body), body)
         )
         self._written()
 
@@ -211,7 +212,7 @@ class Question:
         last = "" if self.keep_alive else "connection: close\r\n"
         length = f"content-length: {len(response.body)}\r\n{last}\r\n"
         body = b"" if self.method == "HEAD" else response.body
-        front.transport.write((head + lines).encode("latin-1") + front.date() + length.encode("latin-1") + body)
+        front.transport.write((head + lines).encode("latin-1") + front.hall.date + length.encode("latin-1") + body)
         self._written()
 
     def _written(self) -> None:
@@ -236,6 +237,8 @@ class Front(HttpToolsProtocol):
         self.held = False
         self.head = 0  # bytes since the last headers or piece of a body were complete
         self.phase, self.since, self.received = IDLE, self.hall.now, 0
+        self.told: list[tuple[bytes, bytes]] = []  # the headers of the last question, and how it was taken
+        self.model, self.manner = "", NOBODY
         self.looked = IDLE
 
     def connection_made(self, transport: Any) -> None:
@@ -243,11 +246,6 @@ class Front(HttpToolsProtocol):
         super().connection_made(transport)
         if len(self.connections) > self.hall.patience.connections:
             self._refuse_rest(Busy("There are too many connections", hint="Ask again in a second."))
-
-    def date(self) -> bytes:
-        """Give the header that says when."""
-        found = self.server_state.default_headers
-        return b"date: %b\r\n" % found[0][1] if found else b""
 
     def data_received(self, data: bytes) -> None:
         """Read on, but not for ever without an end of the headers."""

@@ -66,7 +66,10 @@ class Server(uvicorn.Server):
             now = self.hall.now = time.monotonic()
             for connection in [*self.server_state.connections]:
                 connection.tick(now)  # type: ignore[union-attr]
-        return await super().on_tick(counter)
+        ends = await super().on_tick(counter)
+        if counter % 10 == 0:
+            self.hall.date = b"".join(b"%b: %b\r\n" % pair for pair in self.server_state.default_headers)
+        return ends
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Say that this server is going, serve on while whoever sends callers here learns of it, then finish."""
