@@ -548,12 +548,15 @@ def test_no_question_is_lost_when_workers_are_killed(small: Small, tmp_path: Pat
                 answered += 1
             return answered
 
-        with closing(Client(url)) as made, ThreadPoolExecutor(4) as pool:
-            asking = [pool.submit(ask) for _ in range(4)]
-            for _ in range(12):
+        try:
+            with closing(Client(url)) as made, ThreadPoolExecutor(4) as pool:
+                asking = [pool.submit(ask) for _ in range(4)]
+                for _ in range(12):
+                    time.sleep(0.5)
+                    os.kill(int(workers.read_text().split()[0]), signal.SIGKILL)
                 time.sleep(0.5)
-                os.kill(int(workers.read_text().split()[0]), signal.SIGKILL)
-            time.sleep(0.5)
+                ended.set()
+                assert min(each.result() for each in asking) > 100
+        finally:
             ended.set()
-            assert min(each.result() for each in asking) > 100
-        server.terminate()
+            server.terminate()
