@@ -92,7 +92,7 @@ class Follower:
                 hint = "Serve it under a name of its own."
                 raise NotReady(f"It is of {found.name}, not of {name}", hint=hint)
         except KetchError as error:
-            return {"why": f"{error.message}. {error.hint}"[:LONGEST]}
+            return {"why": error.message[:LONGEST], "hint": error.hint[:LONGEST]}
         except Exception as error:  # an original may fail in any way
             return {"why": f"{type(error).__name__}: {error}"[:LONGEST]}
         return {"sha256": found.bundle.sha256}
@@ -124,10 +124,10 @@ class Follower:
             return
         try:
             if "why" in told:
-                raise NotReady(told["why"], hint="")
+                raise NotReady(told["why"], hint=told.get("hint", "The log of the one who made it may tell more."))
             predictor = self._open(entry, told["sha256"])
         except KetchError as error:
-            why = " ".join(f"{error.message}. {error.hint}".split()).removesuffix(" .")
+            why = " ".join(f"{error.message}. {error.hint}".split())
             logger.error("%s is refused and %s goes on answering: %s", entry.model, before.reference, why)
             supervisor.metrics.count("ketch_reloads", model=name, outcome="refused")
             return

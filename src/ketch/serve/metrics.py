@@ -82,15 +82,22 @@ class Memory:
         until = time.monotonic() + PATIENCE
         while True:
             turn = self._turns()
-            found: dict[Series, list[float]] = {}
-            for number in range(self.pages):
-                for series, numbers in self.page(number).read():
-                    before = found.get(series)
-                    join = max if series[0] == "ketch_model" else operator.add
-                    found[series] = [join(a, b) for a, b in zip(before, numbers, strict=True)] if before else numbers
+            try:
+                found = self._sum()
+            except (msgspec.DecodeError, ValueError):  # a name was half cleared
+                found = {}
             if (turn % 2 == 0 and turn == self._turns()) or time.monotonic() > until:
                 return found
             time.sleep(0.001)
+
+    def _sum(self) -> dict[Series, list[float]]:
+        found: dict[Series, list[float]] = {}
+        for number in range(self.pages):
+            for series, numbers in self.page(number).read():
+                before = found.get(series)
+                join = max if series[0] == "ketch_model" else operator.add
+                found[series] = [join(a, b) for a, b in zip(before, numbers, strict=True)] if before else numbers
+        return found
 
     def _turns(self) -> int:
         found: int = struct.unpack_from("q", self._view)[0]
@@ -205,7 +212,7 @@ class Metrics:
 
     def _place(self, name: str, labels: Mapping[str, str], width: int = 1) -> int:
         with self._placing:  # two threads must not add a name each to the same place
-            return self._page.place(name, tuple(labels.items()), width=width)
+            return self._page.place(name, tuple(sorted(labels.items())), width=width)
 
 
 def exposition(totals: Mapping[Series, Sequence[float]], accept: str = "") -> tuple[bytes, str]:
