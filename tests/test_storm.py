@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from ketch.codec import without_nan
+from ketch.codec import CSV, JSON, accepted, decode, read_json, without_nan
+from ketch.errors import RowsRefused
 from ketch.serve.desk import named
 from tests.doors import ROW, Doors, Wire, fronting, getting, problem, question
 
@@ -24,6 +25,25 @@ def test_many_headers_are_read_once() -> None:
     began = time.perf_counter()
     assert named(headers)["x1"] == ",a,b"
     assert time.perf_counter() - began < 5
+
+
+def test_numbers_at_the_end_of_the_range_are_read_fast() -> None:
+    numbers = b"[" + b",".join([b"1e308", b"-8.5e-323"] * 100_000) + b"]"
+    began = time.perf_counter()
+    assert read_json(numbers)[:2] == [1e308, -8.5e-323]
+    with pytest.raises(RowsRefused, match="not an object"):
+        decode(numbers.replace(b"[", b"[[").replace(b"]", b"]]"), JSON, (), max_rows=9)
+    assert time.perf_counter() - began < 1.5  # it was 5 s
+
+
+def test_rows_with_names_of_their_own_are_refused_early() -> None:
+    rows = b"[" + b",".join(b'{"n%d":0}' % number for number in range(3000)) + b"]"
+    with pytest.raises(RowsRefused, match="hardly any in common"):
+        decode(rows, JSON, (), max_rows=10_000)
+
+
+def test_endless_lists_of_preferences_are_not_read_to_the_end() -> None:
+    assert accepted("text/csv, " + "a/b;q=0.1," * 100_000, JSON) == CSV
 
 
 # ---- what once was lost --------------------------------------------------------------------------------

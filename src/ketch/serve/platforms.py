@@ -22,6 +22,7 @@ from ketch.serve.routes import Service, negotiated
 
 LINES: Final = "application/jsonlines"
 LINES_TOO: Final = frozenset({LINES, "application/jsonl", "application/x-jsonlines", "application/x-ndjson"})
+MOST_PARAMETERS: Final = 16  # of a Content-Type
 WRAPPED: Final = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
@@ -166,7 +167,7 @@ def _parameter(part: str) -> tuple[str, str]:
 
 def headless(body: bytes, content_type: str, fields: Sequence[Field]) -> bool:
     """Say whether a CSV begins with a row."""
-    said = dict(_parameter(part) for part in content_type.split(";")[1:]).get("header")
+    said = dict(_parameter(part) for part in content_type.split(";", MOST_PARAMETERS)[1:]).get("header")
     if said in {"absent", "present"}:
         return said == "absent"
     try:
