@@ -74,7 +74,8 @@ class ServiceDoor:
     name: str = "service"
 
     def send(self, method: str, path: str, headers: Headers = NONE, body: bytes = b"") -> Answered:
-        asked = Request(method, path.partition("?")[0], with_host(headers), body, "http://localhost")
+        bare, _, query = path.partition("?")
+        asked = Request(method, bare, with_host(headers), body, "http://localhost", query)
         made = self.service.handle(asked)
         found = {name.lower(): value for name, value in made.headers.items()} | {"content-type": made.content_type}
         return Answered(made.status, found, b"" if method == "HEAD" else made.body)

@@ -203,7 +203,9 @@ class Service:
         """Complete an answer's headers, count it, and tell who watches."""
         headers = {**response.headers, **self.safe, "X-Request-ID": call.request_id}
         if self.cors:
-            headers |= self.cors.headers(call.request.headers)
+            found = self.cors.headers(call.request.headers)
+            vary = [each["Vary"] for each in (headers, found) if "Vary" in each]
+            headers |= found | ({"Vary": ", ".join(vary)} if vary else {})
         if self.draining:
             headers["Connection"] = "close"
         response = replace(response, headers=headers)
