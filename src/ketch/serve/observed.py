@@ -67,6 +67,26 @@ class Seen(NamedTuple):
 # ---- lines ---------------------------------------------------------------------------------------------
 
 
+class Line(msgspec.Struct, gc=False):
+    """One line of the log."""
+
+    time: str
+    request_id: str
+    protocol: str
+    method: str
+    path: str
+    route: str
+    status: int
+    ms: float
+    bytes_in: int
+    bytes_out: int
+    model: str
+    version: str
+    caller: str
+    flags: int
+    trace_id: str
+
+
 class AccessLog:
     """A file that lines are added to, by several processes at once; `-` is standard output."""
 
@@ -77,7 +97,7 @@ class AccessLog:
             SettingError: it cannot be opened.
         """
         self._path, self._told, self._minute = path, 0.0, ""
-        self._second = 0
+        self._second, self._encode = 0, msgspec.json.Encoder().encode
         self.lost = 0
         try:
             self._file = self._open()
@@ -110,28 +130,28 @@ class AccessLog:
 
     def _line(self, seen: Seen, trace: str) -> bytes:
         predictor = seen.predictor
-        found = {
-            "time": self._time(seen.ended - seen.seconds),
-            "request_id": seen.request_id,
-            "protocol": "grpc" if seen.base_url.startswith(GRPC) else "http",
-            "method": seen.method[:20],
-            "path": seen.path[:LONGEST_PATH],
-            "route": seen.route,
-            "status": seen.status,
-            "ms": round(seen.seconds * 1000, 3),
-            "bytes_in": seen.bytes_in,
-            "bytes_out": seen.bytes_out,
-            "model": predictor.name if predictor else "",
-            "version": version_of(predictor) if predictor else "",
-            "caller": seen.caller[:LONGEST_CALLER],
-            "flags": seen.flags.count(",") + 1 if seen.flags else 0,
-            "trace_id": trace,
-        }
+        found = Line(
+            self._time(seen.ended - seen.seconds),
+            seen.request_id,
+            "grpc" if seen.base_url.startswith(GRPC) else "http",
+            seen.method[:20],
+            seen.path[:LONGEST_PATH],
+            seen.route,
+            seen.status,
+            round(seen.seconds * 1000, 3),
+            seen.bytes_in,
+            seen.bytes_out,
+            predictor.name if predictor else "",
+            version_of(predictor) if predictor else "",
+            seen.caller[:LONGEST_CALLER],
+            seen.flags.count(",") + 1 if seen.flags else 0,
+            trace,
+        )
         try:
-            return msgspec.json.encode(found) + b"\n"
+            return self._encode(found) + b"\n"
         except UnicodeEncodeError:  # half of a character
-            found["path"], found["caller"] = "", ""
-            return msgspec.json.encode(found) + b"\n"
+            found.path = found.caller = ""
+            return self._encode(found) + b"\n"
 
     def _time(self, at: float) -> str:
         second = int(at)
