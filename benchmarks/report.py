@@ -237,6 +237,7 @@ def plot(run: Run, path: Path) -> None:
         names = [name for name, _, _ in bars]
         axis.barh(names, [value for _, value, _ in bars], color=[colour for _, _, colour in bars], height=0.7)
         axis.set_xscale("log")
+        axis.margins(x=0.1)
         axis.invert_yaxis()
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_title(f"{model}, requests/s at 16 connections", loc="left", fontsize=8)
@@ -252,7 +253,7 @@ def _bars(run: Run, model: str) -> list[tuple[str, float, str]]:
     found = [(each, _middle(run, each.name, rate(SIXTEEN))) for each in those]
     known = [(each, value) for each, value in found if value > 0]
     return [
-        (each.name.removesuffix(f", {model}"), value, COLOURS[each.kind])
+        (each.name.removesuffix(f", {model}").replace("`", ""), value, COLOURS[each.kind])
         for each, value in sorted(known, key=lambda pair: -pair[1])
     ]
 

@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import msgspec
 import psutil
 
 from benchmarks import load, peers, report
-from benchmarks.figures import LOADS, SIXTEEN, Run, Turn
+from benchmarks.figures import LOADS, SIXTEEN, Load, Run, Turn
 from benchmarks.processes import NoAnswer, Running
 from benchmarks.servers import LIMIT, MODELS, SERVICES, Contestant, contestants, started_by
 from benchmarks.workload import TOGETHER, WIRES, Workload, environment, prepare
@@ -49,6 +50,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if (os.cpu_count() or 1) < 2:
         print("Two cores are needed: one for the server and one for the load")
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by an exception, which ends the server too
     os.sched_setaffinity(0, {load.CORE})  # this process must not take time from the servers
     wanted = [each for each in contestants() if re.search(options.only, each.name, re.IGNORECASE)]
     absent = sorted({each.peer for each in wanted if each.peer and peers.programs(each.peer) is None})
@@ -103,7 +105,7 @@ def rounds(run: Run, taking_part: Sequence[Contestant], work: Workload, raw: Pat
         for contestant in taking_part:
             try:
                 turn: Turn | None = take(contestant, work, run.seconds)
-            except (NoAnswer, RuntimeError, ValueError) as error:
+            except (NoAnswer, OSError, RuntimeError, ValueError) as error:
                 turn, run.failures[contestant.name] = None, f"round {number + 1}: {error}"
                 print(f"round {number + 1}: {contestant.name}: {error}", flush=True)
             else:
@@ -209,14 +211,20 @@ class Opened:
     def _asks_many(self) -> bool:
         return any(LOADS[each][0] > 1 for each in self.contestant.loads)
 
-    def under(self, name: str, seconds: float) -> Any:
-        """Load it as fast as it answers; give what was found, with the CPU for each request."""
+    def under(self, name: str, seconds: float) -> Load:
+        """Load it as fast as it answers; give what was found, with the CPU for each request.
+
+        Raises:
+            NoAnswer: none came.
+        """
         together, connections = LOADS[name]
+        self.ask(1, 0)  # once this is answered, so is what the load before left behind
         before = self.running.cpu()
         found, requests = load.flat_out(self.target(together), connections, seconds, self.work.folder / "load.lua")
         after = self.running.cpu()
-        if requests:
-            found.user, found.system = (1e6 * (b - a) / requests for a, b in zip(before, after, strict=True))
+        if not requests:
+            raise NoAnswer(f"no answer in {seconds:g} s: {name}")
+        found.user, found.system = (1e6 * (b - a) / requests for a, b in zip(before, after, strict=True))
         return found
 
 

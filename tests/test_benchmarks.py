@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import math
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -333,7 +334,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="the benchmarks need Linux")
+@pytest.mark.skipif(shutil.which("taskset") is None, reason="the benchmarks need taskset")
 def test_what_a_server_has_started_ends_with_it(tmp_path: Path) -> None:
     log = tmp_path / "log"
     running = Running([sys.executable, "-c", FAMILY], tmp_path, {}, log)
