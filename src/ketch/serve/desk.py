@@ -281,9 +281,9 @@ class Desk:
     def _write_usual(self, lane: Lane, question: Question, results: Results, body: bytes) -> None:
         given = question.request_id
         request_id = given.encode("latin-1") if given else self.new_id()
-        question.write_answer(question.manner.prefix(lane), request_id, body)
         lane.count(results)
-        lane.answered(1.0)
+        lane.answered(1.0)  # before it is written: who is killed in between has counted what somebody got
+        question.write_answer(question.manner.prefix(lane), request_id, body)
         if self.service.log is not None:
             own = self.new_id() if given else request_id  # what a caller sends may come twice
             spent, caller = (time.perf_counter() - question.began) * 1000, question.manner.caller
