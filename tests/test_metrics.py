@@ -20,7 +20,7 @@ from ketch.serve import metrics
 from ketch.serve.metrics import BOUNDS, CELLS, GONE, WIDTH, Memory, Metrics, exposition
 
 LABEL = st.dictionaries(st.sampled_from(["model", "code"]), st.text(max_size=6), max_size=2)
-STEP = st.one_of(
+STEP: Any = st.one_of(
     st.tuples(st.just("count"), st.integers(1, 3), LABEL, st.integers(1, 5)),
     st.tuples(st.just("gauge"), st.integers(1, 3), LABEL, st.integers(0, 5)),
     st.tuples(st.just("time"), st.integers(1, 3), LABEL, st.floats(0, 20)),
@@ -56,7 +56,7 @@ def test_pages_add_up_as_a_plain_table_would(steps: Sequence[tuple[str, int, dic
             counts[key(kind, labels)] += value
     expected: Counter[metrics.Series] = Counter(counts)
     for each in gauges.values():
-        expected.update(each)  # type: ignore[arg-type]
+        expected.update(each)
     found = {series: sum(numbers[:-1]) or numbers[0] for series, numbers in memory.totals().items()}
     assert {series: value for series, value in found.items() if value} == {k: v for k, v in expected.items() if v}
 

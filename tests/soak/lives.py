@@ -203,13 +203,13 @@ def everything(home: Path, questions: int, *, every: float = 1.0) -> Tally:
                 turn += 1
                 if turn % 2:
                     replace(path, versions[turn // 2 % len(versions)])
-                kill_workers(server, crowd, 1, every) if crowd.asks else None
+                kill_workers(server, crowd, 1, every)
 
         tally = ask(crowd, harm)
         flawless(tally)
         assert tally.answered + tally.statuses[503] == questions
         metrics = server.metrics()
         counted = sum_of(metrics, "ketch_requests_total", 'route="/predict"', 'status="200"')
-        assert tally.answered <= counted <= tally.answered + tally.broken
+        assert tally.answered <= counted <= tally.answered + tally.broken, (counted, str(tally))
         assert state(server.pid)
     return tally

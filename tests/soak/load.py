@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +123,8 @@ class Server:
         with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as line:
             line.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             found = b"".join(iter(lambda: line.recv(65536), b"")).decode()
+        if not found:
+            raise ConnectionError("it ended without an answer")
         head, _, body = found.partition("\r\n\r\n")
         return int(head[9:12]), body
 
@@ -185,7 +187,7 @@ def launch(*words: object, home: Path, port: int = 0, said: Path | None = None, 
 
 
 @contextmanager
-def serving(*words: object, home: Path, **environ: str) -> Iterator[Server]:
+def serving(*words: object, home: Path, **environ: Any) -> Iterator[Server]:
     """Run a server, and leave nothing of it behind."""
     server = launch(*words, home=home, **environ)
     try:
@@ -418,10 +420,10 @@ class Crowd:
         self.tally.spent = time.monotonic() - self.tally.began
         return self.tally
 
-    def spawn(self, work: "asyncio.Future[None] | object") -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[arg-type]
-        self._tasks.add(task)  # type: ignore[arg-type]
-        task.add_done_callback(self._tasks.discard)  # type: ignore[arg-type]
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _poll(self) -> None:
         """Look at readiness as a balancer does; who is not ready gets no new connections."""
@@ -474,10 +476,11 @@ async def _ready(port: int) -> bool:
     try:
         async with asyncio.timeout(1.0):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            found = await reader.read(64)
-            writer.close()
-            return found.startswith(b"HTTP/1.1 200")
+            try:
+                writer.write(b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                return (await reader.read(64)).startswith(b"HTTP/1.1 200")
+            finally:
+                writer.close()
     except (OSError, TimeoutError):
         return False
 
