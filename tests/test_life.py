@@ -319,3 +319,19 @@ def test_the_client_asks_again_below_kills(tmp_path: Path) -> None:
         finally:
             ends.set()
             killer.join()
+
+
+def test_a_shadow_is_asked_the_same_and_nobody_gets_its_answers(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    bundles = [echo(tmp_path, number) for number in range(2)]
+    for data in bundles:
+        store.push(data, "echo", when=NOW)
+    store.promote("echo:1", when=NOW)
+    store.promote("echo:2", "challenger", when=NOW)
+    with serving("echo", "--shadow", "echo@challenger", "--workers", 2, home=tmp_path) as server:
+        tally = ask(Crowd([server.port], {sha256_of(bundles[0]): 0.0}, total=600, rate=600))
+        lives.flawless(tally)
+        assert set(tally.versions) == {sha256_of(bundles[0])}
+        seen = 'ketch_shadowed_total{model="echo",outcome="other",version="2"}'
+        eventually(lambda: server.metrics().get(seen) == 600, 5)
+        assert lives.sum_of(server.metrics(), "ketch_rows_total", 'version="2"') == 0
