@@ -268,7 +268,7 @@ def server_for(
         logger.warning("the app has %s of its own: every request goes through it, and fewer a second", added)
         front.hall.aside = True
     config = uvicorn.Config(
-        WSGIMiddleware(app or door("app_of")(service), workers=THREADS),
+        WSGIMiddleware(_with_an_end(app or door("app_of")(service)), workers=THREADS),
         http=front,
         lifespan="off",
         ws="none",
@@ -279,6 +279,16 @@ def server_for(
         **tls,
     )
     return Server(config, front.hall, drain)
+
+
+def _with_an_end(app: Any) -> Any:
+    """Tell the app that its input ends by itself: else it takes a body of unknown length for none."""
+
+    def called(environ: dict[str, Any], start_response: Any) -> Any:
+        environ["wsgi.input_terminated"] = True
+        return app(environ, start_response)
+
+    return called
 
 
 def serve_plan(plan: Plan, told: Callable[[], None]) -> str:
