@@ -9,6 +9,7 @@ float64 operations that ONNX Runtime runs. Either gives a row the same bits whoe
 import base64
 import functools
 import math
+import operator
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
@@ -261,7 +262,7 @@ class LinearEvaluator:
         if self._alone:
             totals = self._bias * n
             for field, weigh in self._terms:
-                totals = [total + weigh(value) for total, value in zip(totals, columns[field], strict=True)]
+                totals = [*map(operator.add, totals, map(weigh, columns[field]))]
             return self._answered([[total] for total in totals])
         sums = [self._bias] * n
         for field, weigh in self._terms:
