@@ -35,7 +35,7 @@ fix: $(VENV)/.dev  ## mend style
 docs: $(VENV)/.dev  ## build the documentation; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
-bench: $(VENV)/.dev  ## measure beside hand-written services; writes docs/benchmarks.md
+bench: $(VENV)/.dev  ## measure beside nginx, services written by hand and the peers that are set up; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.run
 
 clean:
