@@ -2,7 +2,10 @@
 
 import asyncio
 import importlib.util
+import json
 import math
+import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -630,3 +633,104 @@ def test_an_address_that_is_taken_is_refused(here: Running, doors: Doors) -> Non
                 await each.stop(0)
 
         asyncio.run(run())
+
+
+# ---- whole servers, and a client that needs older libraries than ours ------------------------------------------
+
+KSERVE = """
+import asyncio, json, sys
+from kserve import InferenceGRPCClient, InferInput, InferRequest
+
+async def main(url, rows):
+    client = InferenceGRPCClient(url)
+    assert await client.is_server_live()
+    assert await client.is_server_ready()
+    assert await client.is_model_ready("churn")
+    inputs = []
+    for name, kind in (("charges", "FP64"), ("contract", "BYTES"), ("plan", "BYTES"), ("tenure", "INT64")):
+        values = [row[name].encode() if kind == "BYTES" else row[name] for row in rows]
+        inputs.append(InferInput(name, [len(rows), 1], kind, data=values))
+    found = await client.infer(InferRequest("churn", inputs, request_id="k"))
+    assert found.id == "k", found
+    print(json.dumps({each.name: each.as_numpy().ravel().tolist() for each in found.outputs}))
+    await client.close()
+
+asyncio.run(main(sys.argv[1], json.loads(sys.argv[2])))
+"""
+
+
+@pytest.mark.service
+@pytest.mark.timeout(600)
+def test_the_client_of_kserve(here: Running, small: Small, tmp_path: Path) -> None:
+    place = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ketch-tests" / "kserve"
+    python = place / "bin" / "python"
+    if not python.is_file():
+        uv = [sys.executable, "-m", "uv"]
+        subprocess.run([*uv, "venv", "-q", "-p", sys.executable, str(place)], check=True)
+        subprocess.run([*uv, "pip", "install", "-q", "-p", str(python), "kserve>=0.15"], check=True)
+    table = rows(5, seed=9)
+    command = [str(python), "-c", KSERVE, f"localhost:{here.port}", json.dumps(table)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    wanted = small.predictor.predict(table)
+    assert json.loads(done.stdout) == {name: [row[name] for row in wanted] for name in wanted[0]}
+
+
+POLICY = {
+    "methodConfig": [
+        {
+            "name": [{"service": SERVICE}],
+            "waitForReady": True,
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
+            },
+        }
+    ]
+}
+
+
+@pytest.mark.service
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("what", [signal.SIGHUP, signal.SIGKILL])
+def test_whoever_asks_again_loses_no_answer_when_workers_go(small: Small, what: signal.Signals) -> None:
+    """Renewed in turn, or killed: docs/protocols.md promises this with the policy that it shows."""
+    port, asked = free_port(), question([ROW], small).SerializeToString()
+    command = [sys.executable, "-m", "ketch", "serve", str(small.bundle), "--workers", "2", "--port", "0"]
+    environ = {**os.environ, "KETCH_HOME": str(small.home), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen([*command, "--grpc-port", str(port)], env=environ, stdout=subprocess.PIPE, text=True)
+    ended, answers, errors = threading.Event(), [0] * 4, list[str]()
+
+    def go_on(who: int) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.service_config", json.dumps(POLICY))]
+        with grpc.insecure_channel(f"localhost:{port}", options=options) as channel:
+            method = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+            while not ended.is_set():
+                try:
+                    method(asked, timeout=30)
+                    answers[who] += 1
+                except grpc.RpcError as error:
+                    errors.append(f"{error.code()}: {error.details()}")
+
+    threads = [threading.Thread(target=go_on, args=(who,)) for who in range(len(answers))]
+    try:
+        assert process.stdout
+        process.stdout.readline()
+        for each in threads:
+            each.start()
+        for _ in range(4):
+            workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(process.pid if what == signal.SIGHUP else int(workers[0]), what)
+            time.sleep(3)
+    finally:
+        ended.set()
+        for each in threads:
+            each.join()
+        process.terminate()
+        process.communicate(timeout=60)
+    assert not errors
+    assert min(answers) > 100
+    assert process.returncode == 0
