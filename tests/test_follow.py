@@ -202,8 +202,8 @@ def test_one_without_a_signature_is_refused_where_one_is_required_until_it_is_si
         ("import os; os._exit(3)", "The process that tried it died"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "The process that tried it died"),
         ("raise MemoryError('x' * 10000)", "x" * 100),
-        ("while True: pass", "It is not open after 1.5 s"),
-        ("import time; time.sleep(600)", "It is not open after 1.5 s"),
+        ("while True: pass", "It is not open after 0.8 s"),
+        ("import time; time.sleep(600)", "It is not open after 0.8 s"),
     ],
 )
 def test_one_that_ends_its_process_or_never_opens(
@@ -216,7 +216,7 @@ def test_one_that_ends_its_process_or_never_opens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What an original may do while it is opened is done here in place of opening it: in the trial's process alone."""
-    following.follower.patience = 1.5
+    following.follower.patience = 0.8
     mine, opens = os.getpid(), Entry.open
 
     def opening(self: Entry, *given: Any, **options: Any) -> Any:

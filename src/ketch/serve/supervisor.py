@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ketch.errors import NotReady
+from ketch.errors import KetchError, NotReady
 from ketch.serve.metrics import GONE, Memory, Metrics
 
 LOOK: Final = 0.1  # seconds between looks at the workers
@@ -27,6 +27,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds before a worker takes the place
 MOST_STARTS: Final = 5  # workers that may end before any has been ready
 START: Final = 120.0  # seconds until a worker must be ready
 STOOD_STILL: Final = 2.0  # seconds without a look, after which it was the whole machine that stood still
+ABOVE: Final = "What the workers say above may tell why."
 SPARE: Final = 2  # places beyond those of the workers wanted and of as many that leave
 
 if sys.platform == "win32":
@@ -102,7 +103,7 @@ class Supervisor:
         self._told = self._answered = False
         self._pause, self._again, self._starts = FIRST_PAUSE, 0.0, 0
         self._second = self._looked = self._resumed = 0.0
-        self._refused = ""
+        self._refused, self._hint = "", ABOVE
 
     def _slots(self) -> int:
         return 2 * self.wanted + SPARE  # a worker that is being replaced keeps its own until it is gone
@@ -131,7 +132,7 @@ class Supervisor:
             self._end_all()
             gc.unfreeze()
         if self._refused:
-            raise NotReady(self._refused, hint="What the workers say above tells why.")
+            raise NotReady(self._refused, hint=self._hint)
         return 0
 
     # ---- the loop ----------------------------------------------------------------------------------
@@ -217,8 +218,11 @@ class Supervisor:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             try:
                 self.work(place)
+            except KetchError as error:
+                place.tell(said="failed", why=error.message, hint=error.hint)
+                raise SystemExit from None
             except Exception as error:
-                place.tell(said="failed", why=f"{type(error).__name__}: {error}")
+                place.tell(said="failed", why=f"{type(error).__name__}: {error}", hint=ABOVE)
                 raise
 
         pid = self.spawn(become)
@@ -285,6 +289,8 @@ class Supervisor:
             self._settled(worker)
         elif message["said"] == "failed":
             self._refused = "" if self._answered else str(message["why"])
+            self._hint = str(message["hint"])
+            logger.error("worker %d cannot start: %s", worker.pid, message["why"])
         elif message["said"] == "stale":  # it could not take the new version over: a fork has it
             worker.old = True
 
