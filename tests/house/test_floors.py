@@ -17,7 +17,7 @@ STAIRS = """errors extras settings
             testing demo cli""".split()
 HOUSE = Path(ketch.__file__).parent
 SIDE_DOORS = {
-    "serve": {"routes", "guard", "lineup", "metrics", "desk", "headers", "models", "openinference", "server", "supervisor"},
+    "serve": set("routes guard lineup metrics desk headers models openinference server supervisor".split()),
     "compiler": {"values", "build", "boosters", "trees"},
 }
 
