@@ -1,6 +1,8 @@
 """`ketch serve`: MODEL… → URL."""
 
 import os
+import signal
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +29,7 @@ def serve_command(models: tuple[str, ...], trust: str | None, **flags: Any) -> N
     """Answer over HTTP for each MODEL: a bundle, a model file, a folder of bundles, or a store reference."""
     for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # a pool costs more than the row it is woken for
         os.environ.setdefault(library, "1")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # while models are opened; process 1 would ignore it
     settings = settle(flags)
     settle_trust(models, trust, settings.home)
     if settings.isolated:

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import math
 import os
+import platform
 import shutil
 import socket
 import ssl
@@ -275,7 +277,7 @@ def server_for(
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=math.ceil(front.hall.patience.deadline) + 1,
         **tls,
     )
     return Server(config, front.hall, drain)
@@ -292,25 +294,43 @@ def _with_an_end(app: Any) -> Any:
 
 
 def serve_plan(plan: Plan, told: Callable[[], None]) -> str:
-    """Serve until a signal comes; `told` is called when answers can be had. Give what is worth saying at the end."""
+    """Serve until a signal comes; `told` is called when answers can be had. Give what is worth saying at the end.
+
+    Raises:
+        KetchError: a setting is not usable, or no worker becomes ready.
+    """
     plan.open_ports()
-    workers = plan.settings.workers or len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
-    if sys.platform != "linux":  # elsewhere system libraries do not survive a fork
-        if plan.settings.workers > 1:
-            raise SettingError("More than one worker needs Linux", hint="Leave --workers out, or serve in a container.")
-        service = plan.service()
-        told()
-        plan.server(service).run(sockets=plan.sockets)
-        for each in plan.watchers:
-            each.close()
-        return _closed(plan.log)
+    # elsewhere system libraries do not survive a fork
+    return _serve_forked(plan, told) if platform.system() == "Linux" else _serve_alone(plan, told)
+
+
+def _serve_alone(plan: Plan, told: Callable[[], None]) -> str:
+    if plan.settings.workers > 1:
+        raise SettingError("More than one worker needs Linux", hint="Leave --workers out, or serve in a container.")
+    service = plan.service()
+    told()
+    plan.server(service).run(sockets=plan.sockets)
+    for each in plan.watchers:
+        each.close()
+    return _closed(plan.log)
+
+
+def _cores() -> int:
+    """Count the cores that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    else:  # noqa: RET505 (mypy takes the rest for unreachable)
+        return os.cpu_count() or 1
+
+
+def _serve_forked(plan: Plan, told: Callable[[], None]) -> str:
     plan.prepare()
     folder = Path(tempfile.mkdtemp(prefix="ketch-"))
     plan.table = folder / "rates"
     try:
         supervisor: Any = door("Supervisor")(
             work=lambda place: _work(plan, place),
-            wanted=workers,
+            wanted=plan.settings.workers or _cores(),
             deadline=plan.settings.deadline,
             grace=plan.settings.deadline + plan.settings.drain + GRACE,
             on_ready=told,
