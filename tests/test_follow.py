@@ -20,6 +20,8 @@ from ketch.trust import keyring, signing
 from tests.soak.lives import flipped
 from tests.soak.load import echo
 
+pytestmark = pytest.mark.service
+
 NOW = "2026-01-01T00:00:00Z"
 
 

@@ -60,6 +60,7 @@ def ask(url: str, path: str = "/predict", **headers: str) -> tuple[float, str]:
     return answered.json()["y"], answered.headers["ketch-model"].partition(";")[0]
 
 
+@pytest.mark.service
 def test_each_model_stands_below_its_name_and_one_at_the_root(shop: Shop) -> None:
     with serving(shop.price, shop.one, home=shop.home) as url:
         assert ask(url)[0] == ask(url, "/models/price/predict")[0] == 7
@@ -72,6 +73,7 @@ def test_each_model_stands_below_its_name_and_one_at_the_root(shop: Shop) -> Non
         assert ask(url)[0] == 1
 
 
+@pytest.mark.service
 def test_a_folder_and_the_store_are_served_whole(shop: Shop, tmp_path: Path) -> None:
     for path in (shop.one, shop.price):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -82,6 +84,7 @@ def test_a_folder_and_the_store_are_served_whole(shop: Shop, tmp_path: Path) -> 
         assert ask(url, "/models/churn/predict") == (1, "churn:1")
 
 
+@pytest.mark.service
 def test_a_split_is_sticky_and_near_its_share(shop: Shop) -> None:
     with (
         serving("churn@champion", "--split", "churn@challenger=25", home=shop.home) as url,
@@ -98,6 +101,7 @@ def test_a_split_is_sticky_and_near_its_share(shop: Shop) -> None:
         assert again == {key: found[key] for key in again}
 
 
+@pytest.mark.service
 def test_a_shadow_is_asked_and_only_recorded(shop: Shop, tmp_path: Path) -> None:
     from ketch.log import read as read_log
 

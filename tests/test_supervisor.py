@@ -15,6 +15,8 @@ import pytest
 
 from tests.soak.load import children, eventually, state
 
+pytestmark = pytest.mark.service
+
 PROGRAM = Path(__file__).parent / "programs" / "supervised.py"
 SUBREAPER = 36  # prctl: orphans come to this process, as they do to process 1
 DEADLINE = 0.4

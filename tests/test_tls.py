@@ -11,6 +11,8 @@ from tests.doors import ROW, Small
 from tests.running import ketch, serving
 from tests.test_bearer import certificate
 
+pytestmark = pytest.mark.service
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
