@@ -46,11 +46,13 @@ def watching(service: Service, log: Path | str = "", **environ: str) -> Iterator
     """Watch a service; when this ends all is written."""
     (made,) = make_watchers(settings_with(access_log=str(log)), environ)
     service.watchers.append(made)
+    service.usual = made.usual
     try:
         yield made
     finally:
         made.close()
         service.watchers.remove(made)
+        service.usual = None
 
 
 def lines_of(log: Path) -> list[dict[str, Any]]:
@@ -291,9 +293,9 @@ def test_a_span_for_each_request(collector: type[Collector], doors: Doors, small
         service.draining = True
         door.send("GET", "/health/ready")
         door.send("GET", "/health/live", {"traceparent": PARENT[:-1] + "0"})  # of which the caller wants no trace
-    first, nowhere, refused = collector.spans
+    first, nowhere, refused = (each for each in collector.spans if each.kind == each.SPAN_KIND_SERVER)
     assert collector.names == {"ketch"}
-    assert [each.name for each in collector.spans] == ["POST /predict", "GET", "GET /health/ready"]
+    assert [each.name for each in (first, nowhere, refused)] == ["POST /predict", "GET", "GET /health/ready"]
     assert (first.trace_id.hex(), first.parent_span_id.hex()) == ("a1" * 16, "b2" * 8)
     assert first.kind == first.SPAN_KIND_SERVER
     assert began < first.start_time_unix_nano < first.end_time_unix_nano < time.time_ns()
@@ -309,6 +311,7 @@ def test_a_span_for_each_request(collector: type[Collector], doors: Doors, small
         "ketch.request_id": "first",
         "ketch.model": "churn",
         "ketch.version": small.predictor.bundle.sha256[:12],
+        "ketch.rows": 1,
     }
     assert not nowhere.parent_span_id
     assert nowhere.status.code == nowhere.status.STATUS_CODE_UNSET
@@ -337,6 +340,25 @@ def test_parts_of_a_request_that_are_known_are_spans_within(collector: type[Coll
     assert (model.name, model.parent_span_id, model.trace_id) == ("model", whole.span_id, whole.trace_id)
     assert model.start_time_unix_nano - whole.start_time_unix_nano == 100_000_000
     assert model.end_time_unix_nano - model.start_time_unix_nano == 200_000_000
+
+
+@pytest.mark.parametrize("how", ["front", "service"])
+def test_a_span_has_what_was_done_when(collector: type[Collector], doors: Doors, how: str) -> None:
+    service = doors.service()
+    with watching(service, **os.environ):
+        if how == "service":
+            ServiceDoor(service).send("POST", "/predict", {**JSON, "traceparent": PARENT}, BODY)
+        else:
+            with fronting(service) as port:
+                SocketDoor("front", port).send("POST", "/predict", {**JSON, "traceparent": PARENT}, BODY)
+    *parts, whole = collector.spans
+    assert [each.name for each in parts] == (["read", "model"] if how == "service" else ["wait", "read", "model"])
+    assert attributes(whole)["ketch.rows"] == 1
+    assert whole.trace_id.hex() == "a1" * 16
+    at = whole.start_time_unix_nano
+    for each in parts:
+        assert at - 1000 <= each.start_time_unix_nano <= each.end_time_unix_nano <= whole.end_time_unix_nano + 1000
+        at = each.end_time_unix_nano
 
 
 def test_a_collector_that_is_not_there_holds_up_nobody(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ TABLE = (
     Setting("shadow", "", "A version that is asked too and whose answers are only recorded: churn@challenger."),
     Setting("metrics_port", "0", "Port of this machine alone for /metrics; 0 stands for none."),
     Setting("grpc_port", "0", "Port for the Open Inference Protocol by gRPC; 0 stands for none."),
-    Setting("access_log", "", "Where a line of JSON for each request goes: a file, or - for standard output."),
+    Setting("access_log", "", "A file for a line of JSON about each request; - is standard output.", personal=True),
     Setting("log", "", "Where predictions are recorded: sqlite:///FILE or postgresql://…", personal=True),
     Setting("max_body", "8388608", "Largest JSON body that is read, in bytes."),
     Setting("max_rows", "10000", "Most rows answered in one request."),

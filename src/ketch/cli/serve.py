@@ -12,6 +12,7 @@ from ketch.cli import isolate, note, options, settle, settle_trust, trust_option
 from ketch.page import curl_line
 from ketch.serve.lineup import Lineup
 from ketch.serve.models import Entry, entries_of, lineup_of
+from ketch.serve.observed import traced
 from ketch.serve.server import Plan, guard_of, listen, serve_plan, tls_of, url_of
 from ketch.settings import Settings
 
@@ -49,8 +50,13 @@ def serve_command(models: tuple[str, ...], trust: str | None, **flags: Any) -> N
 def _isolate(models: Sequence[str], settings: Settings, trust: str | None) -> None:
     if len(models) > 1:
         raise click.UsageError("--isolated serves one MODEL: each needs an environment of its own.")
-    postgres = settings.log.startswith("postgres")
-    isolate(models[0], settings, trusted=trust, wanted=["postgres"] if postgres else [])
+    wanted = {
+        "grpc": settings.grpc_port > 0,
+        "jwt": bool(settings.jwt_jwks),
+        "otel": traced(os.environ),
+        "postgres": settings.log.startswith("postgres"),
+    }
+    isolate(models[0], settings, trusted=trust, wanted=[extra for extra, needed in wanted.items() if needed])
 
 
 def _plan(entries: Sequence[Entry], settings: Settings) -> Plan:

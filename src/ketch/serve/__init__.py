@@ -6,7 +6,7 @@ Request --guard--> Call --route: decode, run, encode--> Response
 import functools
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -66,6 +66,8 @@ class Call:
     args: Mapping[str, str]
     predictor: Predictor
     flags: str = ""
+    rows: int = 0  # that were answered
+    stages: Sequence[tuple[str, float, float]] = ()  # what was done, from when to when by perf_counter, where known
 
 
 @dataclass(frozen=True, slots=True)

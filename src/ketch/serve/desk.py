@@ -48,6 +48,10 @@ class Question(Protocol):
     response_complete: bool
 
     @property
+    def pairs(self) -> Sequence[tuple[bytes, bytes]]:
+        """Give the headers as they came."""
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """Give the headers by name."""
 
@@ -115,6 +119,15 @@ class Waiting:
         self.rows: Rows | None = None
         self.call: Call | None = None
         self.body = b""
+
+
+Marks = tuple[float, float, float]  # when the turn of a question came, when it was read, when the model had answered
+
+
+def stages_of(began: float, marks: Marks) -> tuple[tuple[str, float, float], ...]:
+    """Name what was done from when to when."""
+    turn, read, asked = marks
+    return ("wait", began, turn), ("read", turn, read), ("model", read, asked)
 
 
 class Answers(NamedTuple):
@@ -273,12 +286,12 @@ class Desk:
             self._refuse(question, error, lane)
             return
         asked = time.perf_counter()
-        self._write_usual(lane, question, results, lane.predictor.encode(results))
+        self._write_usual(lane, question, results, lane.predictor.encode(results), (question.began, read, asked))
         lane.read_time(read - question.began)
         lane.model_time(asked - read)
         lane.whole_time(time.perf_counter() - question.began)
 
-    def _write_usual(self, lane: Lane, question: Question, results: Results, body: bytes) -> None:
+    def _write_usual(self, lane: Lane, question: Question, results: Results, body: bytes, marks: Marks) -> None:
         given = question.request_id
         request_id = given.encode("latin-1") if given else self.new_id()
         lane.count(results)
@@ -288,6 +301,8 @@ class Desk:
             own = self.new_id() if given else request_id  # what a caller sends may come twice
             spent, caller = (time.perf_counter() - question.began) * 1000, question.manner.caller
             self._keep(Written(own, request_id, time.time(), *lane.named, question.body, body, spent, caller))
+        if self.service.usual is not None:
+            self.service.usual(question, lane.predictor, results.n, request_id, len(body), marks)
 
     def _keep(self, record: Written) -> None:
         """Hand records to the log a little later, many at once."""
@@ -394,6 +409,8 @@ class Desk:
                     each.question.end_connection()
 
     def _write_each(self, lane: Lane, batch: Sequence[Waiting], answers: Answers) -> None:
+        turn, read = answers.began, answers.began + answers.read
+        marks = (turn, read, read + answers.asked)
         for each in batch:
             question = each.question
             if question.response_complete or question.gone:
@@ -402,7 +419,7 @@ class Desk:
             try:
                 if not isinstance(results, Results):
                     raise results or RuntimeError("a question was left without an answer")
-                self._finish(lane, each, results)
+                self._finish(lane, each, results, marks)
             except Exception as error:
                 self._refuse(question, error, lane)
                 continue
@@ -411,13 +428,14 @@ class Desk:
             lane.model_time(answers.asked)
             lane.whole_time(time.perf_counter() - question.began)
 
-    def _finish(self, lane: Lane, each: Waiting, results: Results) -> None:
+    def _finish(self, lane: Lane, each: Waiting, results: Results, marks: Marks) -> None:
         question, service = each.question, self.service
         if service.plain and (each.rows is None or not (each.rows.flags or service.log)):
-            self._write_usual(lane, question, results, each.body)
+            self._write_usual(lane, question, results, each.body, marks)
             return
         rows = each.rows if each.rows is not None else lane.predictor.rows_of([each.read], single=True)
         call = self._call(question, lane)
+        call.rows, call.stages = results.n, stages_of(question.began, marks)
         service.record(call, rows, results, question.began)
         headers = dict(lane.marks)
         if call.flags:

@@ -3,7 +3,7 @@
 import asyncio
 import http
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,7 +21,8 @@ from ketch.serve.routes import MODELS, MOST_DISCARDED, SAFE_ID, Service, too_lar
 LARGEST_HEAD: Final = 2**16  # bytes of URL and headers; what arrives in one piece is read all the same
 REASONS: Final = {status.value: status.phrase for status in http.HTTPStatus}
 HEALTH: Final = {b"/health/live": False, b"/health/ready": True}  # path -> whether a model is asked for it
-VARYING: Final = frozenset({b"content-length", b"x-request-id"})  # what differs between questions of the same manner
+# what differs between questions of the same manner
+VARYING: Final = frozenset({b"content-length", b"traceparent", b"tracestate", b"x-request-id"})
 NOBODY: Final = Manner.of_nobody()
 LINGER: Final = 1.0  # seconds
 VERSIONS: Final = frozenset({"1.0", "1.1"})  # of HTTP; the parser knows others, the server does not
@@ -90,7 +91,8 @@ class Question:
     def __init__(self, front: "Front", path: str, model: str, *, keep_alive: bool, expects: bool = False) -> None:
         self.front, self.path, self.model = front, path, model
         self.method = "POST"
-        self.pairs, self.keep_alive, self.expects = front.headers, keep_alive, expects
+        self.pairs: Sequence[tuple[bytes, bytes]] = front.headers
+        self.keep_alive, self.expects = keep_alive, expects
 
     @property
     def gone(self) -> bool:

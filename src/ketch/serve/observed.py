@@ -25,6 +25,7 @@ import msgspec
 from ketch import extras
 from ketch.errors import KetchWarning, NotInstalled, SettingError
 from ketch.predict import Predictor
+from ketch.serve.desk import PATH, Marks, stages_of
 from ketch.serve.lineup import version_of
 from ketch.serve.routes import Done
 from ketch.settings import Settings
@@ -332,10 +333,26 @@ class Watcher:
                 call.flags,
                 headers.get("traceparent", ""),
                 headers.get("tracestate", ""),
-                getattr(call, "rows", 0),
-                getattr(call, "stages", ()),
+                call.rows,
+                [(name, since - done.began, until - done.began) for name, since, until in call.stages],
             )
         )
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def usual(self, question: Any, predictor: Predictor, rows: int, request_id: bytes, size: int, marks: Marks) -> None:
+        """Keep what is needed of a usual answer of the front, which makes neither call nor response for it."""
+        if len(self._queue) >= MOST_QUEUED:
+            with self._dropping:
+                self._drops += 1
+            return
+        began, get = question.began, dict(question.pairs).get
+        parent, state = get(b"traceparent", b"").decode("latin-1"), get(b"tracestate", b"").decode("latin-1")
+        seconds = time.perf_counter() - began
+        named = stages_of(began, marks) if self._traces else ()
+        stages = [(name, since - began, until - began) for name, since, until in named]
+        known = (request_id.decode("latin-1"), "POST", PATH, PATH, "", 200, len(question.body), size, predictor)
+        self._queue.append(Seen(time.time(), seconds, *known, question.manner.caller, "", parent, state, rows, stages))
         if not self._wake.is_set():
             self._wake.set()
 

@@ -112,6 +112,7 @@ class Service:
         self.clock = clock
         self.draining = False
         self.watchers: list[Callable[[Done], None]] = []
+        self.usual: Callable[..., None] | None = None  # told of the front's usual answers, where the watchers are not
         self.shadow: Callable[[Line, Call, Rows, Results, float], None] | None = None
         self.busy: dict[int, float] = {}  # thread -> since when it asks a model
         self._series, self._numbers = os.urandom(8).hex(), itertools.count(1)
@@ -220,7 +221,7 @@ class Service:
     @property
     def plain(self) -> bool:
         """Say whether nothing follows an answer but its count and its record in the log."""
-        return not self.watchers and self.shadow is None and not self.draining
+        return (not self.watchers or self.usual is not None) and self.shadow is None and not self.draining
 
     def request_id(self, headers: Mapping[str, str]) -> str:
         """Take over the caller's request id where it is a sane one, else make one."""
@@ -260,7 +261,9 @@ class Service:
             Busy: too many questions are waiting.
         """
         with self.turn():
+            asked = time.perf_counter()
             results = call.predictor.run(rows)
+        call.rows, call.stages = results.n, (("read", began, asked), ("model", asked, time.perf_counter()))
         self.record(call, rows, results, began)
         return results
 

@@ -181,6 +181,7 @@ class Plan:
             made.shadow = door("Shadow")(made)
         self.watchers = door("make_watchers")(settings, os.environ)
         made.watchers += self.watchers
+        made.usual = self.watchers[0].usual if self.watchers else None
         return made
 
     def server(self, service: Service, page: Any = None) -> Server:
