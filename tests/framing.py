@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """What goes wrong around a request: lengths that contradict each other, lines that end elsewhere, other protocols.
 
 Where two readers may disagree on where a request ends, a second one is hidden in what they disagree on.

@@ -1,4 +1,5 @@
-"""Hostile requests by the million, generated in families: bytes changed, JSON and texts of every kind, framing."""
+# ruff: noqa: E501, RUF001 (texts that look like others are the point)
+"""Hostile requests by the million, generated in families: bytes changed, JSON and texts of every kind."""
 
 import json
 import random

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -25,9 +26,9 @@ from ketch.serve.front import Patience
 from ketch.serve.routes import Service
 from ketch.serve.server import listen, server_for
 from tests.amplified import pairs
-from tests.doors import ROW, Doors, Wire, fronting, getting, problem, question
+from tests.doors import KEY, ROW, Doors, Wire, fronting, getting, problem, question
 from tests.framing import Framing
-from tests.siege import HIDDEN, KINDS, Fort, Judge, barrage, descriptors, fire, spent, unharmed
+from tests.siege import HIDDEN, KINDS, Fort, Judge, barrage, descriptors, fire, schemathesis, spent, unharmed
 from tests.soak.load import Server
 from tests.storm import Seed, Shot, Storm, is_json, json_bodies, numbers, text_bodies
 
@@ -411,3 +412,14 @@ def test_nothing_costs_five_times_the_usual(fort: Fort) -> None:
     held(judge)
     assert many > 60
     assert not costly
+
+
+# ---- the description -----------------------------------------------------------------------------------
+
+
+@pytest.mark.service
+def test_the_service_is_as_it_describes_itself(fort: Fort, tmp_path: Path) -> None:
+    few = ("--max-rows", "20")  # Schemathesis makes as many as may be
+    with fort.serving("--workers", "2", *few, KETCH_API_KEYS=KEY) as guarded:
+        assert not schemathesis(guarded.port, KEY, tmp_path, seconds=20)
+        assert "a bug in Ketch" not in guarded.log
