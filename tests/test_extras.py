@@ -47,6 +47,7 @@ def test_every_extra_named_exists_and_brings_its_library() -> None:
     known = project["optional-dependencies"]
     names = {"google": "protobuf", "sklearn": "scikit-learn", "yaml": "pyyaml"}
     names |= {"detect_secrets": "detect-secrets", "xgboost": "xgboost-cpu"}
+    names |= {"grpc": "grpcio", "jwt": "pyjwt", "opentelemetry": "opentelemetry-sdk"}
     for root, extra in EXTRAS.items():
         brought = {re.split(r"[\[>=<;]", each)[0] for each in spread(extra, known)}
         assert names.get(root, root) in brought, (root, extra)
