@@ -29,8 +29,9 @@ from ketch.predict import Predictor, Results, Rows
 from ketch.schema import Columns
 from ketch.serve import Call, desk, front
 from ketch.serve.guard import Guard
+from ketch.serve.metrics import Memory
 from ketch.serve.routes import Service
-from ketch.serve.server import listen, start, url_of
+from ketch.serve.server import listen, server_for, start, url_of
 from tests.doors import KEY, ROW, Doors, Small, Wire, fronting, getting, problem, question, rows
 
 LIMIT = 100_000
@@ -705,3 +706,22 @@ def test_sigterm_under_load(small: Small, tmp_path: Path) -> None:
     assert f"{len(kept)} predictions recorded, 0 dropped" in errors
     with listen("127.0.0.1", port):
         pass
+
+
+def test_connections_are_counted(small: Small) -> None:
+    memory = Memory()
+    server = server_for(Service(small.predictor, Guard()), page=memory.page(1))
+    opened = listen("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
+    thread.start()
+    port = opened.getsockname()[1]
+    with Wire(port) as one, Wire(port) as two:
+        for each in (one, two):
+            each.send(question(ROW))
+            assert each.answer().status == 200
+        until = time.monotonic() + 10
+        while memory.totals().get(("ketch_connections", ())) != [2.0] and time.monotonic() < until:
+            time.sleep(0.05)
+        assert memory.totals()["ketch_connections", ()] == [2.0]
+    server.should_exit = True
+    thread.join(timeout=35)

@@ -68,6 +68,9 @@ class Server(uvicorn.Server):
             now = self.hall.now = time.monotonic()
             for connection in [*self.server_state.connections]:
                 connection.tick(now)  # type: ignore[union-attr]
+            for desk in self.hall.desks.values():
+                desk.metrics.gauge("ketch_connections", len(self.server_state.connections))
+                desk.metrics.gauge("ketch_waiting", desk.waiting)
         ends = await super().on_tick(counter)
         if counter % 10 == 0:
             self.hall.date = b"".join(b"%b: %b\r\n" % pair for pair in self.server_state.default_headers)
