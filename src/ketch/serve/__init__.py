@@ -5,6 +5,7 @@ Request --guard--> Call --route: decode, run, encode--> Response
 
 import functools
 import importlib
+import importlib.metadata
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,6 +92,12 @@ def door(name: str) -> Callable[..., Any]:
     """Open one of the doors by its name."""
     found: Callable[..., Any] = getattr(importlib.import_module(DOORS[name]), name)
     return found
+
+
+@functools.cache
+def own_version() -> str:
+    """Give the version of Ketch; looking it up reads files."""
+    return importlib.metadata.version("ketch")
 
 
 @functools.cache

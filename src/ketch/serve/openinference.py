@@ -5,7 +5,6 @@ One tensor for each field and each answer, by name; in JSON, or in binary after 
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +15,7 @@ from ketch.codec.tensors import Form, Tensor
 from ketch.errors import UndecodableBody, UnsupportedMediaType
 from ketch.predict import Predictor, Results
 from ketch.schema import Field
-from ketch.serve import Call, Request, Response, Route
+from ketch.serve import Call, Request, Response, Route, own_version
 from ketch.serve.lineup import version_of
 from ketch.serve.routes import Service
 
@@ -189,7 +188,7 @@ def _classes(form: Form) -> dict[str, object]:
 
 def server(service: Service, call: Call) -> Response:
     """Say what this server is."""
-    return _json({"name": "ketch", "version": version("ketch"), "extensions": EXTENSIONS})
+    return _json({"name": "ketch", "version": own_version(), "extensions": EXTENSIONS})
 
 
 def live(service: Service, call: Call) -> Response:

@@ -7,7 +7,6 @@ as lists or as CSV without a header, are read in the order of the contract.
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any, Final
 
 import msgspec
@@ -17,7 +16,7 @@ from ketch.codec import CSV, JSON, Table
 from ketch.errors import NotAcceptable, RowsRefused, SettingError, UndecodableBody, UnsupportedMediaType
 from ketch.predict import Results
 from ketch.schema import Field
-from ketch.serve import Call, Response, Route
+from ketch.serve import Call, Response, Route, own_version
 from ketch.serve.routes import Service, negotiated
 
 LINES: Final = "application/jsonlines"
@@ -253,7 +252,7 @@ def ping(service: Service, call: Call) -> Response:
 
 def versions(service: Service, call: Call) -> Response:
     """Give the version of Ketch where MLflow gives its own."""
-    return Response(200, version("ketch").encode(), "text/plain; charset=utf-8")
+    return Response(200, own_version().encode(), "text/plain; charset=utf-8")
 
 
 # ---- Vertex AI ---------------------------------------------------------------------------------------
