@@ -133,8 +133,15 @@ def environ(folder: Path, port: str) -> dict[str, str]:
     return {**kept, **ours, "PYTHONIOENCODING": "utf-8", "no_proxy": "localhost"}
 
 
+LONG = {"client.md", "explain.md", "guard.md", "observed.md", "protocols.md"}  # which start one server after another
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("document", EXECUTED, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "document",
+    [pytest.param(each, marks=[pytest.mark.service] if each.name in LONG else []) for each in EXECUTED],
+    ids=lambda path: path.name,
+)
 def test_what_a_document_says_to_do_works_and_shows_what_it_shows(document: Path, tmp_path: Path) -> None:
     if missing := [tool for tool in ("bash", "curl") if shutil.which(tool) is None]:
         pytest.skip(f"{' and '.join(missing)} not on this machine, with which the documents are executed")

@@ -196,6 +196,7 @@ WAYS = {
 }
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("name", models.FACTORIES)
 def test_contributions_are_shapley_values_and_add_up(name: str) -> None:
     hold(known(name), WAYS[name])

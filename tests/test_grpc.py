@@ -49,6 +49,8 @@ from ketch.serve.routes import Service
 from ketch.trust import calling
 from tests.doors import KEY, ROW, Doors, Small, rows
 
+pytestmark = pytest.mark.service
+
 HERE = Path(__file__).parent
 CALLED: Mapping[str, Any] = messages()
 SOUND = set(grpc.StatusCode) - {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import requests
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ketch.errors import NoSuchModel, SettingError
@@ -41,6 +41,8 @@ class Shop:
             assert ketch("push", path, "--name", name, home=home).returncode == 0
         assert ketch("promote", "churn:1", home=home).returncode == 0
         assert ketch("promote", "churn:2", "--alias", "challenger", home=home).returncode == 0
+
+        self.first, self.second = self.open(self.one), self.open(self.two)
 
     def settings(self, **flags: Any) -> Settings:
         return read({"home": self.home, **flags}, environ={}, folder=self.home)
@@ -119,9 +121,10 @@ def test_a_shadow_is_asked_and_only_recorded(shop: Shop, tmp_path: Path) -> None
     assert len({each.request_id for each in records}) == 5
 
 
+@settings(deadline=None)
 @given(share=st.floats(0, 1), keys=st.lists(st.text(max_size=20), max_size=20), body=st.binary(max_size=20))
 def test_a_key_decides_alone(shop: Shop, share: float, keys: list[str], body: bytes) -> None:
-    line = Line("churn", {"champion": shop.open(shop.one), "rival": shop.open(shop.two)}, share)
+    line = Line("churn", {"champion": shop.first, "rival": shop.second}, share)
     for key in keys:
         headers = {"ketch-key": key}
         assert line.choose(headers, body) is line.choose(headers, body if not key else b"other")

@@ -31,6 +31,8 @@ from ketch.serve.routes import Service
 from tests.doors import KEY, ROW, Doors, ServiceDoor, Small, SocketDoor, WsgiDoor, fronting
 from tests.running import serving
 
+pytestmark = pytest.mark.service
+
 FIELDS = "time request_id protocol method path route status ms bytes_in bytes_out model version caller flags trace_id"
 PARENT = "00-" + "a1" * 16 + "-" + "b2" * 8 + "-01"
 JSON = {"content-type": "application/json"}
