@@ -133,7 +133,10 @@ def environ(folder: Path, port: str) -> dict[str, str]:
     return {**kept, **ours, "PYTHONIOENCODING": "utf-8", "no_proxy": "localhost"}
 
 
-LONG = {"client.md", "explain.md", "guard.md", "observed.md", "protocols.md"}  # which start one server after another
+LONG = {  # which start one server after another, or pack many models
+    *("adapters.md", "card.md", "client.md", "explain.md", "guard.md"),
+    *("observed.md", "pack.md", "protocols.md", "sign.md"),
+}
 
 
 @pytest.mark.timeout(300)

@@ -396,6 +396,7 @@ def test_the_margins_of_xgboost_are_those_of_shap() -> None:
         assert list(each.contributions.values()) == pytest.approx(wanted[place][:, each.of].tolist(), abs=1e-5)
 
 
+@pytest.mark.service
 def test_many_fields_still_add_up() -> None:
     table = numbers(width=14)
     found = packed(make_pipeline(StandardScaler(), SVC()).fit(table, table.a * table.b > 0), table)
@@ -429,6 +430,7 @@ def test_more_than_64_fields_of_trees_fit_into_masks() -> None:
 # ---- several targets, limits, refusals ---------------------------------------------------------------
 
 
+@pytest.mark.service
 def test_of_several_targets_one_is_chosen() -> None:
     table = numbers(width=3)
     numeric = RandomForestRegressor(6, random_state=0).fit(table, np.c_[table.a, table.b * table.c])
@@ -484,6 +486,7 @@ def test_the_wire_has_everything_beside_the_answer() -> None:
         assert 1 / (1 + math.exp(-told["base"] - sum(told["contributions"].values()))) == pytest.approx(plain)
 
 
+@pytest.mark.service
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
 @settings(max_examples=60, deadline=None)
 def test_any_number_is_explained_or_refused(tenure: float, fee: float) -> None:

@@ -47,6 +47,7 @@ def test_the_contract_is_inferred_from_the_pickle_alone(telco: Path, packed: Pat
         assert each.required
 
 
+@pytest.mark.service
 def test_a_plain_client_gets_the_original_answers_for_all_customers(telco: Path, packed: Path) -> None:
     rows, answers = known(telco, "model")
     opened = bundle.read(packed.read_bytes(), "churn")
@@ -111,6 +112,7 @@ CASES = {  # the original file, what its answers are called
 }
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("name", CASES)
 def test_every_kind_of_model_answers_alike_through_every_door(telco: Path, tmp_path: Path, name: str) -> None:
     file, target = CASES[name]

@@ -26,7 +26,7 @@ VARYING: Final = frozenset({b"content-length", b"traceparent", b"tracestate", b"
 NOBODY: Final = Manner.of_nobody()
 LINGER: Final = 1.0  # seconds
 VERSIONS: Final = frozenset({"1.0", "1.1"})  # of HTTP; the parser knows others, the server does not
-IDLE, READING, ANSWERING = range(3)
+IDLE, READING, ANSWERING, WRITING = range(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,7 @@ class Front(HttpToolsProtocol):
         self.phase, self.since, self.received = IDLE, self.hall.now, 0
         self.told: list[tuple[bytes, bytes]] = []  # the headers of the last question, and how it was taken
         self.model, self.manner = "", NOBODY
-        self.looked = IDLE
+        self.looked, self.left = IDLE, 0
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection, unless there are too many."""
@@ -390,19 +390,27 @@ class Front(HttpToolsProtocol):
     def tick(self, now: float) -> None:
         """End the connection where it takes too long."""
         patience = self.hall.patience
-        if self.phase == IDLE and self.looked != IDLE:
-            self.since = now  # it is idle since some moment after the last look
-        self.looked, waited = self.phase, now - self.since
-        if self.phase == IDLE:
-            if waited > patience.idle:
-                self.transport.close()
-        elif self.held or self.flow.write_paused:
-            if waited > patience.idle:
-                self.transport.abort()
-        elif self.phase == READING and waited > patience.head + self.received / patience.slowest:
+        phase = WRITING if self.held or self.flow.write_paused else self.phase
+        if phase != self.looked and phase in {IDLE, WRITING}:
+            self.since, self.left = now, self.transport.get_write_buffer_size()  # since a moment after the last look
+        self.looked, waited = phase, now - self.since
+        if phase == IDLE and waited > patience.idle:
+            self.transport.close()
+        elif phase == WRITING:
+            self._hurry(now, waited)
+        elif phase == READING and waited > patience.head + self.received / patience.slowest:
             hint = f"Send a request within {patience.head:g} seconds, and a long body faster."
             self._refuse_rest(SlowRequest("The request took too long to arrive", hint=hint))
             self.since = now
+
+    def _hurry(self, now: float, waited: float) -> None:
+        """Leave a caller that hardly takes its answer."""
+        patience, left = self.hall.patience, self.transport.get_write_buffer_size()
+        if waited <= patience.head:
+            return
+        if self.left - left < patience.slowest * waited:
+            self.transport.abort()
+        self.since, self.left = now, left
 
     def resume_writing(self) -> None:
         """Go on, now that the caller has taken its answers."""
