@@ -328,8 +328,7 @@ def test_the_plot_holds_every_server(tmp_path: Path) -> None:
 
 FAMILY = """
 import subprocess, sys, time
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-print("up", flush=True)
+subprocess.Popen([sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"])
 time.sleep(60)
 """
 
@@ -345,7 +344,7 @@ def test_what_a_server_has_started_ends_with_it(tmp_path: Path) -> None:
         assert running.memory().worker[0] > 1
     finally:
         running.stop()
-    assert not any(psutil.pid_exists(each.pid) and each.status() != psutil.STATUS_ZOMBIE for each in family)
+    assert not [each for each in psutil.wait_procs(family, timeout=5)[1] if each.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_the_command_line_explains_itself() -> None:

@@ -11,8 +11,9 @@ import functools
 import math
 import operator
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -28,10 +29,10 @@ INPUT: Final = "x"
 LEAST: Final = -math.log(LARGEST)
 MOST_PADDED: Final = 4096  # rows of a block: more would only eat memory
 STEPS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {  # on floats and on arrays alike
-    "+": lambda x, by: x + by,
-    "-": lambda x, by: x - by,
-    "*": lambda x, by: x * by,
-    "/": lambda x, by: x / by,
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
 }
 
 
@@ -219,6 +220,24 @@ def _reader(part: Number, largest: float) -> Callable[[Any], float]:
     return read
 
 
+def _column_reader(part: Number, largest: float) -> Callable[[Sequence[Any]], Iterable[float]]:
+    """Make what turns many values into numbers: step by step for all, one by one where something is the matter."""
+    read = _reader(part, largest)
+    steps = [(STEPS[kind], by) for kind, by in part.steps]
+
+    def read_all(values: Sequence[Any]) -> Iterable[float]:
+        try:
+            found = [*map(float, values)]
+        except TypeError:  # one is missing
+            return map(read, values)
+        for step, by in steps:
+            found = [*map(step, found, repeat(by))]
+        sound = found and -largest <= min(found) and max(found) <= largest and not math.isnan(sum(found))
+        return found if sound else map(read, values)
+
+    return read_all
+
+
 class Rows(dict[object, Any]):
     """What each value of a table stands for; the rest is unknown or missing."""
 
@@ -251,22 +270,22 @@ class LinearEvaluator:
         self._probable = answer.values == "probability"
         self._alone = len(self._bias) == 1
         places = {each.name: place for place, each in enumerate(fields)}
-        terms = [(each.part.field, *_term(each, program.largest, alone=self._alone)) for each in program.parts]
-        terms.sort(key=lambda term: term[1] is None)
-        self._terms = [(field, worth.__getitem__ if worth is not None else weigh) for field, worth, weigh in terms]
-        self._tables = [(places[field], worth) for field, worth, _ in terms if worth is not None]
-        self._others = [(places[field], weigh) for field, worth, weigh in terms if worth is None]
+        terms = [_term(each, program.largest, alone=self._alone) for each in program.parts]
+        terms.sort(key=lambda term: term.table is None)
+        self._terms = [(term.field, term.weigh_all) for term in terms]
+        self._tables = [(places[term.field], term.table) for term in terms if term.table is not None]
+        self._others = [(places[term.field], term.weigh) for term in terms if term.table is None]
 
     def __call__(self, columns: Columns, n: int) -> Raw:
         """Answer `n` rows."""
         if self._alone:
             totals = self._bias * n
-            for field, weigh in self._terms:
-                totals = [*map(operator.add, totals, map(weigh, columns[field]))]
+            for field, weigh_all in self._terms:
+                totals = [*map(operator.add, totals, weigh_all(columns[field]))]
             return self._answered([[total] for total in totals])
         sums = [self._bias] * n
-        for field, weigh in self._terms:
-            sums = [_sum(row, weigh(value)) for row, value in zip(sums, columns[field], strict=True)]
+        for field, weigh_all in self._terms:
+            sums = [*map(_sum, sums, weigh_all(columns[field]))]
         return self._answered(sums)
 
     def row(self, values: Sequence[Any]) -> Raw:
@@ -305,25 +324,42 @@ def _sum(row: Sequence[float], worth: Sequence[float]) -> list[float]:
     return [a + b for a, b in zip(row, worth, strict=True)]
 
 
-def _term(each: Weights, largest: float, *, alone: bool) -> tuple[Rows | None, Callable[[Any], Any]]:
-    """Give a part's worth as a table, else as a function: one number where there is one output."""
+class Term(NamedTuple):
+    """What one field adds to the sums: one number where there is one output, else one for each."""
+
+    field: str
+    table: Rows | None
+    weigh: Callable[[Any], Any]
+    weigh_all: Callable[[Sequence[Any]], Iterable[Any]]
+
+
+def _term(each: Weights, largest: float, *, alone: bool) -> Term:
     part = each.part
     if isinstance(part, Table):
         weights = each.weights.rows()
         rows = [_weigh(row, weights) for row in part.rows.rows()]
-        return Rows(part, [row[0] for row in rows] if alone else rows), _nothing
+        table = Rows(part, [row[0] for row in rows] if alone else rows)
+        return Term(part.field, table, table.__getitem__, functools.partial(map, table.__getitem__))
     if isinstance(part, Text):
         counted = _counted(part, each)
-        return None, (lambda value: counted(value)[0]) if alone else counted
+        weigh: Callable[[Any], Any] = (lambda value: counted(value)[0]) if alone else counted
+        return Term(part.field, None, weigh, functools.partial(map, weigh))
     read, own = _reader(part, largest), each.weights.numbers()
     if not alone:
-        return None, lambda value: [read(value) * weight for weight in own]
+
+        def weigh_each(value: Any) -> list[float]:
+            found = read(value)
+            return [found * weight for weight in own]
+
+        return Term(part.field, None, weigh_each, functools.partial(map, weigh_each))
     (weight,) = own
-    return None, lambda value: read(value) * weight
-
-
-def _nothing(value: Any) -> Any:
-    raise ValueError("a table is looked up")
+    read_all = _column_reader(part, largest)
+    return Term(
+        part.field,
+        None,
+        lambda value: read(value) * weight,
+        lambda values: map(operator.mul, read_all(values), repeat(weight)),
+    )
 
 
 def _counted(part: Text, weights: Weights) -> Callable[[Any], Sequence[float]]:

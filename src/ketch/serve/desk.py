@@ -35,6 +35,7 @@ MOST_MANNERS: Final = 1000
 KEPT_FOR: Final = 0.01  # seconds until records go to the log
 BEAT: Final = 0.05  # seconds between looks at what has waited too long
 SOON: Final = 0.5  # of the deadline, within which a question's turn must be expected to come
+GATHER: Final = 0.05  # of the last turn, which the next may be held up for questions to join it
 TURN: Final = 0.25  # of the deadline, which one turn of many questions may be expected to last
 
 
@@ -300,7 +301,7 @@ class Desk:
         if self.service.log is not None:
             own = self.new_id() if given else request_id  # what a caller sends may come twice
             spent, caller = (time.perf_counter() - question.began) * 1000, question.manner.caller
-            self._keep(Written(own, request_id, time.time(), *lane.named, question.body, body, spent, caller))
+            self._keep((own, request_id, time.time(), *lane.named, question.body, body, spent, caller))
         if self.service.usual is not None:
             self.service.usual(question, lane.predictor, results.n, request_id, len(body), marks)
 
@@ -344,8 +345,19 @@ class Desk:
     def _served(self, lane: Lane, batch: Sequence[Waiting], done: "Future[Answers]") -> None:
         self.waiting -= len(batch)
         lane.running = []
-        self._write(lane, batch, done.result())
-        if lane.waiting:
+        crowd, answers = len(lane.waiting) + len(batch), done.result()
+        self._write(lane, batch, answers)
+        if len(batch) > 1:
+            grace = min(GATHER * (answers.read + answers.asked), LONG)
+            self._gather(lane, crowd, time.perf_counter() + grace)
+        else:
+            self._serve(lane)
+
+    def _gather(self, lane: Lane, crowd: int, until: float) -> None:
+        """Let those just answered ask again before the next turn, or two halves of one crowd would take turns."""
+        if 0 < len(lane.waiting) < crowd and time.perf_counter() < until:
+            self.loop.call_soon(self._gather, lane, crowd, until)
+        else:
             self._serve(lane)
 
     def _answer_aside(self, lane: Lane, batch: Sequence[Waiting]) -> Answers:
