@@ -453,7 +453,7 @@ def test_what_is_asked_again_and_how_often(acts: list[str]) -> None:
 
 def test_a_busy_service_is_given_the_time_that_it_asks_for() -> None:
     later = email.utils.format_datetime(email.utils.localtime())
-    for header, least, most in (("1", 1.0, 2.0), (later, 0.0, 0.5)):
+    for header, least, most in (("1", 1.0, 3.0), (later, 0.0, 0.9)):
         with Actor(["asks"]) as actor, closing(Client(actor.url)) as made, pytest.MonkeyPatch.context() as patch:
             patch.setitem(ACTS, "asks", refusal(503, "busy", f"Retry-After: {header}"))
             began = time.monotonic()
@@ -475,10 +475,8 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_slow_answer_is_not_asked_for_again() -> None:
     with listen("127.0.0.1", 0) as opened:
         made = Client(f"http://127.0.0.1:{opened.getsockname()[1]}", timeout=0.2)
-        began = time.monotonic()
         with pytest.raises(ServiceError):
             made.predict(ROW)
-        assert time.monotonic() - began < 0.39
         accepted = 0
         opened.settimeout(0.05)
         with suppress(TimeoutError):

@@ -128,10 +128,10 @@ def test_ten_thousand_rows_and_one_more() -> None:
 
 def test_rows_without_common_names_do_not_fill_the_memory() -> None:
     body = json.dumps([{f"n{row}.{place}": 1 for place in range(40)} for row in range(10_000)])
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(RowsRefused, match="400000 different fields"):
         read(body)
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
     wide = read(json.dumps([{f"n{place}": 1 for place in range(400)}] * 100))
     assert len(wide.columns) == 400
 
@@ -244,10 +244,10 @@ def test_what_is_no_csv(body: bytes, words: str) -> None:
 
 def test_a_million_names_are_held_against_each_other_in_time() -> None:
     names = [str(place) for place in range(1_000_000)]
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(UndecodableBody, match="two columns named '999999'"):
         read(",".join([*names, names[-1]]) + "\n1\n", CSV)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_header_alone_has_no_rows() -> None:
@@ -356,9 +356,9 @@ def test_dates_and_unknown_fields_stay_texts() -> None:
 
 def test_a_hundred_thousand_cells_of_a_thousand_categories_stay_fast() -> None:
     each = Field("f", "category", categories=tuple(range(1000)))
-    began = time.perf_counter()
+    began = time.process_time()
     assert typed_cells([str(place % 1000) for place in range(100_000)], each)[:2] == [0, 1]
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 # answers
@@ -748,23 +748,23 @@ HUGE = "x" * 300_000
     ],
 )
 def test_what_is_no_table_or_would_unpack_to_too_much(body: bytes, kind: str, words: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(UndecodableBody, match=f"(?i){words}") as caught:
         unpacked(body, kind)
     assert caught.value.hint
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
 
 
 def test_a_footer_of_many_words_and_pages_without_values_take_no_time() -> None:
     size = b"\xc0\x9a\x0c"  # 200,000
     footer = b"\x49\xfc" + size + b"\x26\x02\x00" * 200_000 + b"\x00"  # row groups of one field each
     page = b"\x15\x04\x15\x00\x15\x00\x00" * 500_000  # a dictionary of nothing, over and over
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(UndecodableBody, match="too many parts"):
         unpacked(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1", PARQUET)
     with pytest.raises(UndecodableBody, match="too many parts"):
         parquet._pages(parquet._Reader(page, len(page)), {5: 1, 7: len(page), 9: 0})
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_stream_of_many_messages_takes_no_time() -> None:
@@ -772,10 +772,10 @@ def test_a_stream_of_many_messages_takes_no_time() -> None:
     first, *_ = (message for message in pyarrow.ipc.MessageReader.open_stream(sound) if message.type == "dictionary")
     again = first.serialize().to_pybytes()
     at = sound.index(again)
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(UndecodableBody, match="more than 100 parts"):
         unpacked(sound[:at] + again * 20_000 + sound[at:], ARROW)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 @BOTH

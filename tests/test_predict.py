@@ -27,7 +27,7 @@ from ketch.errors import (
     TooManyRows,
 )
 from ketch.pack import pack
-from ketch.predict import Limits, Predictor, fetch, fetch_bundle, load, open_bundle, opened_files
+from ketch.predict import Limits, Predictor, fetch, fetch_bundle, load, open_bundle, opened_units
 from ketch.schema import Columns
 from ketch.store import Store
 from tests import models
@@ -381,14 +381,17 @@ def test_a_model_that_is_not_there(place: Path) -> None:
 
 def test_the_files_that_opening_would_unpickle_are_listed(place: Path) -> None:
     home = place / "home"
-    ((name, data, sums),) = opened_files(str(place / "model.pkl"), home=home)
-    assert (name, data) == ("model.pkl", (place / "model.pkl").read_bytes())
-    assert bundle.identity(data) in sums
+    (unit,) = opened_units([str(place / "model.pkl")], home=home)
+    data = (place / "model.pkl").read_bytes()
+    assert (unit.name, [part for _, _, part in unit.parts]) == ("model.pkl", [data])
+    assert bundle.identity(data) in unit.identities
     whole = (place / "churn.ketch").read_bytes()
-    assert opened_files(str(place / "churn.ketch"), home=home) == []  # its compiled form serves
+    assert opened_units([str(place / "churn.ketch")], home=home) == []  # its compiled form serves
     (place / "original.ketch").write_bytes(as_original(whole))
-    ((name, data, sums),) = opened_files(str(place / "original.ketch"), home=home)
-    assert sums == {bundle.identity(data), bundle.identity((place / "original.ketch").read_bytes())}
+    (unit,) = opened_units([str(place / "original.ketch")], home=home)
+    ((_, _, data),) = unit.parts
+    found = {bundle.identity(data), bundle.identity((place / "original.ketch").read_bytes())}
+    assert found <= unit.identities
 
 
 def as_original(data: bytes) -> bytes:

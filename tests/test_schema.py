@@ -272,9 +272,9 @@ def test_a_misspelling_stands_before_the_missing_field_it_explains_and_names_the
 def test_two_hundred_thousand_unknown_names_stay_fast_and_are_all_told() -> None:
     fields = [Field(f"field_number_{place}", "number", required=False) for place in range(100)]
     columns: dict[str, list[object]] = {f"field_numbre_{place}": [1] for place in range(200_000)}
-    began = time.perf_counter()
+    began = time.process_time()
     checked = Checker(fields)(columns, 1)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert len(checked.faults) + len(checked.flags) == 200_000
     assert 0 < len(checked.faults) <= MOST_COMPARED
 
@@ -282,9 +282,9 @@ def test_two_hundred_thousand_unknown_names_stay_fast_and_are_all_told() -> None
 def test_ten_thousand_unknown_values_of_a_thousand_categories_stay_fast() -> None:
     fields = [Field("c", "category", categories=tuple(f"category {place}" for place in range(1000)))]
     values: list[object] = [f"catgory {place}" for place in range(10_000)]
-    began = time.perf_counter()
+    began = time.process_time()
     checked = Checker(fields)({"c": values}, 10_000)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert len(checked.faults) == 10_000
     assert checked.faults[0].nearest == "category 0"
 

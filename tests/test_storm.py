@@ -39,26 +39,26 @@ PATHS = ("/invocations", "/score", "/v2/models/storm/infer", "/explain", "/model
 
 
 def test_a_text_without_an_end_is_read_once() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     for body in (b"NaN" + rb"\"" * 500_000, b"NaN" + b'"' * 1_000_001, b'NaN"' + b"\\\n" * 500_000):
         assert without_nan(body) == b"null" + body[3:]
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_many_headers_are_read_once() -> None:
     headers = [(b"x%x" % number, b"") for number in range(50_000)] + [(b"x1", b"a"), (b"x1", b"b")]
-    began = time.perf_counter()
+    began = time.process_time()
     assert named(headers)["x1"] == ",a,b"
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_numbers_at_the_end_of_the_range_are_read_fast() -> None:
     numbers = b"[" + b",".join([b"1e308", b"-8.5e-323"] * 100_000) + b"]"
-    began = time.perf_counter()
+    began = time.process_time()
     assert read_json(numbers)[:2] == [1e308, -8.5e-323]
     with pytest.raises(RowsRefused, match="not an object"):
         decode(numbers.replace(b"[", b"[[").replace(b"]", b"]]"), JSON, (), max_rows=9)
-    assert time.perf_counter() - began < 1.5  # it was 5 s
+    assert time.process_time() - began < 1.5  # it was 5 s
 
 
 def test_rows_with_names_of_their_own_are_refused_early() -> None:

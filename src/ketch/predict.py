@@ -18,7 +18,7 @@ from ketch import bundle, code, codec, settings, trust
 from ketch.adapters import KNOWN, Adapter, Raw, Runner, adapter_for
 from ketch.bundle import Bundle, Golden
 from ketch.codec import JSON, RowReader, Table
-from ketch.errors import AnswersDiffer, CorruptBundle, InputError, KetchWarning, NotAnswerable, RowsRefused
+from ketch.errors import AnswersDiffer, BundleError, CorruptBundle, InputError, KetchWarning, NotAnswerable, RowsRefused
 from ketch.pack import Options, compose, first_object, read_bytes, read_files, read_table
 from ketch.program import evaluator
 from ketch.schema import Answer, Columns, Contract, Fault, Scalar, is_missing, plain
@@ -451,11 +451,13 @@ def load(
     limits: Limits = Limits(),
     require_signature: bool | None = None,
     replay: bool = True,
+    sha256: str = "",
 ) -> Predictor:
     """Open a MODEL: an existing path (bundle or model file), else a store reference such as churn@champion.
 
     `require_signature` refuses what no trusted key has signed; by default the user's own setting decides. Without
     `replay`, an original is not asked its golden rows yet: a library that starts threads for them must not be forked.
+    Where `sha256` says what the bundle must be, nothing else is opened.
 
     Raises:
         BundleError, TrustError, StoreError, ModelError: it cannot be opened here.
@@ -463,6 +465,8 @@ def load(
     home = home or settings.home(os.environ)
     required = settings.requires_signature(os.environ) if require_signature is None else require_signature
     data, name, reference = fetch(str(model), home)
+    if sha256 and bundle.looks_like_bundle(data) and trust.digest(data) != sha256:
+        raise BundleError(f"{name} is another bundle by now", hint="Ask for what stands there now.")
     signer = signer_of(str(model), (data, name, reference), home=home, required=required)
     if not bundle.looks_like_bundle(data):
         packed = compose(str(model), None, Options(), home=home)
@@ -519,20 +523,6 @@ def fetch_bundle(model: str, *, home: Path, fetched: tuple[bytes, str, str] | No
     return bundle.read(data, name)
 
 
-def opened_files(model: str, *, home: Path) -> list[tuple[str, bytes, frozenset[str]]]:
-    """List the files that opening MODEL would construct: name, bytes, and the SHA-256 of each and of its bundle.
-
-    A bundle whose compiled form serves opens none of them.
-    """
-    data, name, _ = fetch(model, home)
-    if not bundle.looks_like_bundle(data):
-        return [(name, data, frozenset({trust.digest(data)}))]
-    opened = bundle.read(data, name)
-    if opened.manifest.serves == "compiled":
-        return []
-    return [(each, part, frozenset({trust.digest(part), opened.sha256})) for each, _, part in opened.originals]
-
-
 def opened_units(models: Sequence[str], *, home: Path) -> list[Unit]:
     """List what opening these MODELs would construct, each with the identities that approve it.
 
@@ -544,24 +534,23 @@ def opened_units(models: Sequence[str], *, home: Path) -> list[Unit]:
         parts = [(each.name, each.format, each.data) for each in sources]
         if code.runs(parts, carried.files):
             return [Unit(" and ".join(path.name for path in files), parts, carried.files)]
-    units = []
-    for model in models:
-        found = opened_files(model, home=home)
-        if (unit := _carrying(model, home=home)) and found:
-            units.append(unit)
-        else:
-            units += [Unit(name, [(name, "", data)], {}, sums) for name, data, sums in found]
-    return units
+    return [unit for model in models for unit in _units(model, home=home)]
 
 
-def _carrying(model: str, *, home: Path) -> Unit | None:
+def _units(model: str, *, home: Path) -> list[Unit]:
+    """List what opening one MODEL would construct; a bundle whose compiled form serves constructs nothing."""
     data, name, _ = fetch(model, home)
     if not bundle.looks_like_bundle(data):
-        return None
+        return [Unit(name, [(name, "", data)], {}, frozenset({trust.digest(data)}))]
     opened = bundle.read(data, name)
-    if not code.runs(opened.originals, opened.code):
-        return None
-    return Unit(name, opened.originals, opened.code, frozenset({opened.sha256}))
+    if opened.manifest.serves == "compiled":
+        return []
+    if code.runs(opened.originals, opened.code):
+        return [Unit(name, opened.originals, opened.code, frozenset({opened.sha256}))]
+    return [
+        Unit(each, [(each, "", part)], {}, frozenset({trust.digest(part), opened.sha256}))
+        for each, _, part in opened.originals
+    ]
 
 
 def open_bundle(

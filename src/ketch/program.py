@@ -413,18 +413,14 @@ def _even(row: Sequence[float]) -> list[float]:
     return [each / whole if whole else 1.0 / len(found) for each in found]
 
 
-def _exp(row: Sequence[float]) -> list[float]:
-    try:
-        return [math.exp(z) for z in row]
-    except OverflowError:
-        return [math.inf]
+def _grown(grow: Callable[[float], float]) -> "Link":
+    def link(row: Sequence[float]) -> list[float]:
+        try:
+            return [grow(z) for z in row]
+        except OverflowError:
+            return [math.inf]
 
-
-def _expm1(row: Sequence[float]) -> list[float]:
-    try:
-        return [math.expm1(z) for z in row]
-    except OverflowError:
-        return [math.inf]
+    return link
 
 
 def _both(row: Sequence[float]) -> list[float]:
@@ -436,8 +432,8 @@ def _both(row: Sequence[float]) -> list[float]:
 Link = Callable[[Sequence[float]], list[float]]
 LINKS: Final[Mapping[str, Link]] = {
     "identity": list,
-    "exp": _exp,
-    "expm1": _expm1,
+    "exp": _grown(math.exp),
+    "expm1": _grown(math.expm1),
     "sigmoid": _both,
     "both": lambda row: [1.0 - row[0], row[0]],
     "each": lambda row: [sigmoid(z) for z in row],

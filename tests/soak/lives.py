@@ -11,7 +11,8 @@ from ketch.bundle import read
 from ketch.errors import KetchError
 from tests.soak.load import Crowd, Server, Tally, ask, echo, eventually, launch, serving, sha256_of, state
 
-HALF = 1000.0  # questions a second that two workers answer with ease beside their callers on a small machine
+CALM = 1000.0  # questions a second that two workers answer with ease beside their callers on a small machine
+FIRST = 20_000  # questions that tell how fast server and callers can be together
 
 
 def flawless(tally: Tally) -> None:
@@ -38,8 +39,17 @@ def kill_workers(server: Server, crowd: Crowd, times: int, every: float) -> None
         eventually(lambda enough=enough: tally.answered > enough or not crowd.asks)  # type: ignore[misc]
 
 
-def killed(home: Path, times: int, *, every: float = 0.25, rate: float = HALF) -> Tally:
-    """Kill one worker after another at half load."""
+def killed_at_half_load(home: Path, times: int) -> Tally:
+    """Kill one worker after another at half of the rate that server and callers reach together here."""
+    (home / "echo.ketch").write_bytes(data := echo(home))
+    with serving(home / "echo.ketch", "--workers", 2, home=home) as server:
+        tally = ask(Crowd([server.port], {sha256_of(data): 0.0}, total=FIRST))
+    flawless(tally)
+    return killed(home, times, rate=tally.answered / tally.spent / 2)
+
+
+def killed(home: Path, times: int, *, every: float = 0.25, rate: float = CALM) -> Tally:
+    """Kill one worker after another."""
     (home / "echo.ketch").write_bytes(data := echo(home))
     with serving(home / "echo.ketch", "--workers", 2, home=home) as server:
 
@@ -73,7 +83,7 @@ def renewed(home: Path, times: int) -> Tally:
                 eventually(lambda before=before: len(set(server.workers) - before) >= 2, 30)  # type: ignore[misc]
                 time.sleep(0.2)
 
-        tally = ask(Crowd([server.port], {sha256_of(data): 0.0}, rate=HALF), renewals)
+        tally = ask(Crowd([server.port], {sha256_of(data): 0.0}, rate=CALM), renewals)
         flawless(tally)
         assert tally.broken == 0, tally
         eventually(lambda: len(server.workers) == 2, 30)
@@ -93,7 +103,7 @@ def reloads(server: Server, outcome: str) -> float:
     return server.metrics().get(f'ketch_reloads_total{{model="echo",outcome="{outcome}"}}', 0.0)
 
 
-def swapped(home: Path, times: int, *, beside: Callable[[Server], None] | None = None, rate: float = HALF) -> Tally:
+def swapped(home: Path, times: int, *, beside: Callable[[Server], None] | None = None, rate: float = CALM) -> Tally:
     """Replace the model again and again; every answer is of the version that it names."""
     versions = [echo(home, number) for number in range(8)]
     constants = {sha256_of(data): 2.0**30 * number for number, data in enumerate(versions)}
@@ -150,7 +160,7 @@ def refused(home: Path, times: int) -> Tally:
                 replace(path, next(source))
                 eventually(lambda number=number: reloads(server, "refused") == number, 30, 0.1)  # type: ignore[misc]
 
-        tally = ask(Crowd([server.port], {sha256_of(good): 0.0}, rate=HALF), releases)
+        tally = ask(Crowd([server.port], {sha256_of(good): 0.0}, rate=CALM), releases)
         flawless(tally)
         assert tally.broken == 0, tally
         assert set(tally.versions) == {sha256_of(good)}
@@ -176,7 +186,7 @@ def restarted(home: Path, times: int) -> Tally:
             time.sleep(0.15)  # until those who look at readiness know
 
     try:
-        tally = ask(Crowd(ports, {sha256_of(data): 0.0}, rate=HALF), restarts)
+        tally = ask(Crowd(ports, {sha256_of(data): 0.0}, rate=CALM), restarts)
     finally:
         for each in servers:
             each.end()

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.soak
 @pytest.mark.parametrize(
     ("trial", "times"),
     [
-        (lives.killed, 300),
+        (lives.killed_at_half_load, 300),
         (lives.renewed, 300),
         (lives.swapped, 500),
         (lives.refused, 500),

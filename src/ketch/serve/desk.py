@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from ketch.batching import run_rows, run_together
 from ketch.codec import JSON
-from ketch.errors import Busy, DeadlinePassed, KetchError, RowsRefused
+from ketch.errors import Busy, DeadlinePassed, KetchError
 from ketch.log import Written
 from ketch.predict import Predictor, Results, Rows
 from ketch.serve import Call, Request, Response
@@ -111,14 +111,13 @@ class Manner:
 class Waiting:
     """A question in a lane; `read` once it is read the short way, `rows` where it needed all checks."""
 
-    __slots__ = ("body", "call", "question", "read", "rows", "state")
+    __slots__ = ("body", "question", "read", "rows", "state")
 
     def __init__(self, question: Question) -> None:
         self.question = question
         self.state = "waits"
         self.read: Any = None
         self.rows: Rows | None = None
-        self.call: Call | None = None
         self.body = b""
 
 
@@ -173,6 +172,15 @@ class Lane:
         """Take over what a turn has lasted."""
         self.spent += (spent / questions - self.spent) / 4
         self.long = self.long or spent > LONG * 10  # it was not so for its golden rows
+
+    def took(self, began: float, marks: Marks) -> None:
+        """Count what each stage of a question has lasted."""
+        turn, read, asked = marks
+        if turn > began:
+            self.wait_time(turn - began)
+        self.read_time(read - turn)
+        self.model_time(asked - read)
+        self.whole_time(time.perf_counter() - began)
 
     def count(self, results: Results) -> None:
         """Count rows and answers."""
@@ -288,9 +296,7 @@ class Desk:
             return
         asked = time.perf_counter()
         self._write_usual(lane, question, results, lane.predictor.encode(results), (question.began, read, asked))
-        lane.read_time(read - question.began)
-        lane.model_time(asked - read)
-        lane.whole_time(time.perf_counter() - question.began)
+        lane.took(question.began, (question.began, read, asked))
 
     def _write_usual(self, lane: Lane, question: Question, results: Results, body: bytes, marks: Marks) -> None:
         given = question.request_id
@@ -435,10 +441,7 @@ class Desk:
             except Exception as error:
                 self._refuse(question, error, lane)
                 continue
-            lane.wait_time(answers.began - question.began)
-            lane.read_time(answers.read)
-            lane.model_time(answers.asked)
-            lane.whole_time(time.perf_counter() - question.began)
+            lane.took(question.began, marks)
 
     def _finish(self, lane: Lane, each: Waiting, results: Results, marks: Marks) -> None:
         question, service = each.question, self.service
@@ -462,8 +465,6 @@ class Desk:
 
     def _refuse(self, question: Question, error: Exception, lane: Lane) -> None:
         call, service = self._call(question, lane), self.service
-        if isinstance(error, RowsRefused):
-            service.count_faults(lane.predictor, "refused", error.errors)
         response = service.problem(error, call.request, call.request_id, lane.predictor)
         question.write(service.ended(response, call, PATH, question.began))
 

@@ -6,12 +6,9 @@ A version is replaced in one step: a question that was begun with the old one en
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 from ketch.errors import NoSuchModel
 from ketch.predict import Predictor
-
-ROLES: Final = ("champion", "rival", "shadow")
 
 
 @dataclass(slots=True)

@@ -1,16 +1,14 @@
 """Which models a server opens, under which names and in which roles, and how they are opened."""
 
-import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ketch import store, trust
-from ketch.bundle import SUFFIX, looks_like_bundle
-from ketch.errors import BundleError, InputError, KetchError, SettingError
-from ketch.predict import Limits, Predictor, fetch, load
+from ketch import trust
+from ketch.bundle import SUFFIX
+from ketch.errors import InputError, KetchError, SettingError
+from ketch.predict import Limits, Predictor, load
 from ketch.serve.lineup import Line, Lineup
 from ketch.settings import Settings
 from ketch.store import Store
@@ -50,10 +48,6 @@ class Entry:
         Raises:
             KetchError: it cannot be opened here, or is not what it must be.
         """
-        if sha256:
-            data, name, _ = fetch(self.model, settings.home)
-            if looks_like_bundle(data) and hashlib.sha256(data).hexdigest() != sha256:
-                raise BundleError(f"{name} has changed again", hint="It is looked at once more.")
         limits = Limits(settings.max_rows, settings.strict, settings.lenient)
         return load(
             self.model,
@@ -61,6 +55,7 @@ class Entry:
             limits=limits,
             require_signature=settings.require_signature,
             replay=replay,
+            sha256=sha256,
         )
 
 
@@ -124,10 +119,3 @@ def lineup_of(opened: Mapping[Entry, Predictor], default: str) -> Lineup:
     if default and default not in lines:
         raise SettingError(f"No model {default!r} is served", hint=f"There are: {', '.join(lines)}")
     return Lineup(lines, default)
-
-
-def is_alias(model: str) -> bool:
-    """Say whether a MODEL may stand for another version tomorrow."""
-    if os.path.exists(model):  # noqa: PTH110 (a reference need not be a path at all)
-        return True
-    return store.parse(model)[1] is None

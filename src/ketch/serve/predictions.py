@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from ketch.errors import NotAcceptable, RowsRefused
+from ketch.errors import NotAcceptable
 from ketch.explain import Explainer, answer_explained, explainer
 from ketch.predict import Predictor, Rows
 from ketch.serve import Call, Response, Route
@@ -21,14 +21,14 @@ _preparing: Final = threading.Lock()
 def predict(service: Service, call: Call) -> Response:
     """Answer a question."""
     began = time.perf_counter()
-    rows, accept = _read(service, call)
+    rows, accept = _read(call)
     results = service.ask(call, rows, began)
     return Response(200, call.predictor.encode(results, accept), accept)
 
 
 def explain(service: Service, call: Call) -> Response:
     """Answer a question with what each field added to the answer, as JSON."""
-    rows, accept = _read(service, call)
+    rows, accept = _read(call)
     if not accept.endswith("json"):
         raise NotAcceptable("Explanations are written as JSON", hint="Accept application/json.")
     asked = {name: values[-1] for name, values in parse_qs(call.request.query).items()}
@@ -39,13 +39,9 @@ def explain(service: Service, call: Call) -> Response:
     return Response(200, msgspec.json.encode(answers[0] if rows.single else answers))
 
 
-def _read(service: Service, call: Call) -> tuple[Rows, str]:
+def _read(call: Call) -> tuple[Rows, str]:
     content_type, accept = negotiated(call.request.headers)
-    try:
-        return call.predictor.decode(call.request.body, content_type), accept
-    except RowsRefused as refused:
-        service.count_faults(call.predictor, "refused", refused.errors)
-        raise
+    return call.predictor.decode(call.request.body, content_type), accept
 
 
 def _explainer(predictor: Predictor, target: str) -> Explainer:

@@ -164,10 +164,11 @@ class Service:
         error: Exception | None = None
         try:
             place = self._place(request)
-            self.guard.check(request.headers, scope="")  # its Host, before a browser is told anything
-            if self.cors and (preflight := self.cors.preflight(request, allowed(request.path))):
-                call = Call(request, request_id, "", place.args, self.predictor)
-                return self.ended(preflight, call, place.route.path, began, model="")
+            if self.cors:
+                self.guard.check(request.headers)  # its Host, before a browser is told anything
+                if preflight := self.cors.preflight(request, allowed(request.path)):
+                    call = Call(request, request_id, "", place.args, self.predictor)
+                    return self.ended(preflight, call, place.route.path, began, model="")
             caller = self._let_in(request, place.route.scope)
             if place.missing:
                 raise place.missing
@@ -246,12 +247,7 @@ class Service:
             Busy: too many questions are waiting.
         """
         began = time.perf_counter()
-        try:
-            rows = call.predictor.check(table)
-        except RowsRefused as refused:
-            self.count_faults(call.predictor, "refused", refused.errors)
-            raise
-        return self.ask(call, rows, began)
+        return self.ask(call, call.predictor.check(table), began)
 
     def ask(self, call: Call, rows: Rows, began: float) -> Results:
         """Ask the model about checked rows when it is their turn, and record them.
@@ -361,7 +357,7 @@ class Service:
         predictor: Predictor | None = None,
         rewrite: Callable[[dict[str, object]], dict[str, object]] | None = None,
     ) -> Response:
-        """Turn whatever was raised into problem+json (RFC 9457); what Ketch did not foresee is a 500."""
+        """Turn whatever was raised into problem+json (RFC 9457) and count it; what Ketch did not foresee is a 500."""
         known = error if isinstance(error, KetchError) else _bug(error)
         title = (type(known).__doc__ or "").partition(":")[0].rstrip(".") if known is error else "Internal error"
         body: dict[str, object] = {
@@ -384,6 +380,8 @@ class Service:
         if isinstance(known, MethodNotAllowed):
             headers["Allow"] = allowed(request.path)
         self.metrics.count("ketch_errors", code=known.code)
+        if predictor is not None and isinstance(known, RowsRefused):
+            self.count_faults(predictor, "refused", known.errors)
         return Response(known.status, msgspec.json.encode(rewrite(body) if rewrite else body), PROBLEM, headers)
 
     def _place(self, request: Request) -> "Place":

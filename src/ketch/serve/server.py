@@ -198,6 +198,19 @@ class Plan:
             made.beside.append(door("grpc_server")(service, settings))
         return made
 
+    def close(self) -> tuple[int, int]:
+        """Let go of what `service` has made; give how many predictions were recorded, and how many dropped."""
+        for each in self.watchers:
+            each.close()
+        if self.log is None:
+            return 0, 0
+        self.log.close()
+        return self.log.written, self.log.dropped
+
+    def said(self, written: int, dropped: int) -> str:
+        """Put into words what became of the log."""
+        return f"{written} predictions recorded, {dropped} dropped" if self.settings.log else ""
+
 
 def guard_of(settings: Settings) -> Any:
     """Make the guard that the settings ask for.
@@ -314,9 +327,7 @@ def _serve_alone(plan: Plan, told: Callable[[], None]) -> str:
     service = plan.service()
     told()
     plan.server(service).run(sockets=plan.sockets)
-    for each in plan.watchers:
-        each.close()
-    return _closed(plan.log)
+    return plan.said(*plan.close())
 
 
 def _cores() -> int:
@@ -348,7 +359,7 @@ def _serve_forked(plan: Plan, told: Callable[[], None]) -> str:
         shutil.rmtree(folder, ignore_errors=True)
     counts = {labels: numbers[0] for (name, labels), numbers in found.items() if name == "ketch_log_records"}
     written, dropped = (int(counts.get((("outcome", each),), 0)) for each in ("written", "dropped"))
-    return f"{written} predictions recorded, {dropped} dropped" if plan.settings.log else ""
+    return plan.said(written, dropped)
 
 
 def _work(plan: Plan, place: Any) -> None:
@@ -360,19 +371,8 @@ def _work(plan: Plan, place: Any) -> None:
     try:
         door("Worker")(place, service, server, plan.open_again).run(plan.sockets)
     finally:
-        for each in plan.watchers:
-            each.close()
-        if plan.log is not None:
-            plan.log.close()
-            for outcome in ("written", "dropped"):
-                service.metrics.count("ketch_log_records", getattr(plan.log, outcome), outcome=outcome)
-
-
-def _closed(log: Log | None) -> str:
-    if log is None:
-        return ""
-    log.close()
-    return f"{log.written} predictions recorded, {log.dropped} dropped"
+        for outcome, many in zip(("written", "dropped"), plan.close(), strict=True):
+            service.metrics.count("ketch_log_records", many, outcome=outcome)
 
 
 def serve_model(model: Any, *, background: bool, host: str, port: int, keys: tuple[str, ...]) -> str:
