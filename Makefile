@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test packing service soak lint fix docs bench clean
+.PHONY: demo test packing service notebook soak lint fix docs bench clean
 
 demo: $(VENV)/.demo  ## see the whole road on an example
 	$(BIN)/ketch demo
@@ -17,6 +17,9 @@ packing: $(VENV)/.dev  ## the long tests of packing: real environments, every es
 
 service: $(VENV)/.dev  ## the long tests of the service: workers killed, swaps under load, hostile requests, official clients
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m service
+
+notebook: $(VENV)/.dev  ## the long tests of scripts from notebooks: both are run, and their models compared
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m notebook
 
 soak: $(VENV)/.dev  ## the same for hours
 	$(BIN)/python -m pytest -q -m soak --timeout 7200

@@ -33,6 +33,7 @@ KetchError                      500  error
     SecretFound                 400  secret-found           code that would travel holds a secret
     ContractError               400  contract               contract and model contradict each other
     AnswersDiffer               500  answers-differ         golden predictions are not reproduced
+    NotProved                   400  not-proved             notebook and script were not seen to make the same model
   BundleError                   400  bundle                 the bundle cannot be used
     CorruptBundle               400  corrupt-bundle
     UnknownFormat               400  unknown-format         written by a newer Ketch
@@ -286,6 +287,12 @@ class AnswersDiffer(ModelError):
 
     status = 500
     code = "answers-differ"
+
+
+class NotProved(ModelError):
+    """A script that was not seen to make the same model as its notebook."""
+
+    code = "not-proved"
 
 
 class BundleError(KetchError):

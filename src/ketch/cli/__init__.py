@@ -15,6 +15,7 @@ from ketch.settings import NAMES, TABLE, Settings, read
 
 GROUPS: Final = {  # group -> verb -> (module of this room, what it does)
     "make": {
+        "script": ("script", "Write the training script that a notebook contains."),
         "pack": ("pack", "Make a bundle from a model file."),
         "inspect": ("inspect", "Show what a bundle holds and promises."),
         "lock": ("lock", "Freeze the environment of a bundle."),
@@ -41,7 +42,7 @@ GROUPS: Final = {  # group -> verb -> (module of this room, what it does)
     },
 }
 PLANNED: Final = {
-    "make": ("script",),
+    "make": (),
     "keep": ("store",),
     "run": ("ui",),
     "care": ("watch", "feedback", "retrain"),

@@ -1,0 +1,78 @@
+"""`ketch script`: notebook → script, proved to make the same model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ketch.cli import note
+from ketch.errors import InputError, NotProved
+from ketch.slicer import MARK, Script, read
+from ketch.slicer.prove import Proof, proved
+from ketch.slicer.report import as_page, as_text, verdict
+
+
+@click.command("script")
+@click.argument("notebook", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write the script.  [NOTEBOOK.py]")
+@click.option("--model", default="", help="The variable that holds the model.  [what is saved, or fitted last]")
+@click.option("--no-run", is_flag=True, help="Run nothing; the script is not proved then.")
+@click.option("--network", is_flag=True, help="Let the notebook reach the network while it runs.")
+@click.option("--allow-shell", is_flag=True, help="Run the notebook's shell lines too.")
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Write the report as a page to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--force", is_flag=True, help="Replace a file that Ketch has not written.")
+def script_command(notebook: Path, output: Path | None, page: Path | None, **flags: Any) -> None:
+    """Write the training script that a notebook contains, and prove that it makes the same model."""
+    place = output or notebook.with_suffix(".py")
+    _require_own(place, notebook, force=flags["force"])
+    run, network, shell = not flags["no_run"], flags["network"], flags["allow_shell"]
+    made, proof = proved(read(notebook), model=flags["model"], run=run, network=network, shell=shell)
+    _write(place, made.text)
+    if page is not None:
+        _write(page, as_page(made, proof))
+    if flags["as_json"]:
+        click.echo(json.dumps(_told(place, made, proof), indent=2))
+    else:
+        click.echo(as_text(made, proof), nl=False)
+        click.echo(f"{place}: {len(made.text.splitlines())} lines")
+    if made.requirements:
+        note(f"the notebook installs {', '.join(made.requirements)}: ketch lock takes that down")
+    if proof.ran and not proof.holds:
+        raise NotProved(verdict(proof), hint=f"What ran is in {place} all the same; the warning at its top says why.")
+
+
+def _require_own(place: Path, notebook: Path, *, force: bool) -> None:
+    """Refuse to write over what somebody else wrote.
+
+    Raises:
+        InputError: there is such a file.
+    """
+    if place.resolve() == notebook.resolve():
+        raise InputError(f"{place} is the notebook itself", hint="Name the script with -o.")
+    if place.exists() and not force and MARK not in place.read_text("utf-8", "replace"):
+        raise InputError(
+            f"{place} is there already, and not by ketch script", hint="Name another with -o, or give --force."
+        )
+
+
+def _write(place: Path, text: str) -> None:
+    try:
+        place.write_text(text, "utf-8")
+    except OSError as error:
+        raise InputError(f"{place} cannot be written: {error.strerror}", hint="Choose another place.") from None
+
+
+def _told(place: Path, made: Script, proof: Proof) -> dict[str, object]:
+    return {
+        "script": str(place),
+        "proved": proof.holds,
+        "verdict": verdict(proof),
+        "model": list(made.goal.names),
+        "requirements": made.requirements,
+        "notes": made.notes,
+        "lines": [
+            {"cell": each.cell, "kept": each.kept, "reason": each.reason, "text": each.text} for each in made.lines
+        ],
+    }

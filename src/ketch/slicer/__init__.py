@@ -1,0 +1,314 @@
+"""Notebook → script: what makes the model, and nothing else, proved to make the same one.
+
+file --*read*--> Notebook --*statements*--> Steps --*cut*--> the kept ones --*write*--> Script --*prove*--> Proof
+"""
+
+import ast
+import hashlib
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from ketch import extras
+from ketch.errors import InputError
+from ketch.slicer.cut import Cut
+from ketch.slicer.flow import STREAMS, Scope, Step, root_of
+from ketch.slicer.goal import Goal, find, fitted_in
+from ketch.slicer.layout import Kept, Layout, Writer, arranged
+from ketch.slicer.measures import Measures
+from ketch.slicer.notebook import Cell, Notebook, Split, read
+
+__all__ = ["Line", "Notebook", "Script", "read", "script", "whole"]
+
+SEED: Final = 0
+MARK: Final = "Made by `ketch script` from its cells"
+LONGEST_WORDS: Final = 12  # lines of a markdown cell that become a comment
+
+
+@dataclass(frozen=True)
+class Line:
+    """A piece of a cell, and why it stays or goes."""
+
+    cell: int
+    text: str
+    kept: bool
+    reason: str
+
+
+@dataclass
+class Script:
+    """A training script, where each piece of the notebook went, and what there is to say."""
+
+    text: str
+    name: str
+    goal: Goal
+    lines: list[Line]
+    notes: list[str] = field(default_factory=list)
+    requirements: list[str] = field(default_factory=list)
+    kept: list[bool] = field(default_factory=list)  # of each statement, in the order in which they ran
+    seeded: bool = True
+    spare: list[int] = field(default_factory=list)  # statements that set a part which nothing mentions again
+
+
+def script(notebook: Notebook, *, model: str = "", tight: bool = True, without: frozenset[int] = frozenset()) -> Script:
+    """Write the script of what makes a notebook's model.
+
+    With `tight` unset, what is not known for certain to leave the model alone stays. `without` are statements that
+    have proved to make no difference.
+
+    Raises:
+        InputError: no model is found.
+        NotInstalled: the extra `notebook` is missing.
+    """
+    work = _Work(notebook, tight=tight)
+    for place in without:
+        work.steps[place].never = True
+    return work.script(find(work.steps, work.scope, model))
+
+
+def whole(notebook: Notebook, why: str, *, model: str = "") -> Script:
+    """Write all that ran up to the model, in order and with a warning at the top: better than nothing.
+
+    Raises:
+        NotInstalled: the extra `notebook` is missing.
+    """
+    work = _Work(notebook, tight=False)
+    try:
+        goal = find(work.steps, work.scope, model)
+    except InputError:
+        goal = Goal((), len(work.steps))
+    return work.whole(goal, why)
+
+
+class _Work:
+    """One notebook on its way to a script."""
+
+    def __init__(self, notebook: Notebook, *, tight: bool) -> None:
+        self.notebook, self.tight = notebook, tight
+        self.split, self.notes = Split(), [*notebook.notes]
+        for cell in notebook.ran:
+            self.split.take(cell)
+        self.scope = Scope()
+        for each in self.split.statements:
+            self.scope.learn(each.node)
+        for each in self.split.statements:
+            self.scope.learn_texts(each.node)
+        self.steps = [Step(each.node, self.scope) for each in self.split.statements]
+        every = [each for step in self.steps for each in step.walk()]
+        self.seeded = any(not each.effect.binds.isdisjoint(STREAMS) for each in every)
+        self.cut = Cut(self.scope, self.steps, seeded=self.seeded, tight=tight)
+        self.goal = Goal((), 0)
+
+    def whole(self, goal: Goal, why: str) -> Script:
+        self.goal = goal
+        for step in self.steps[: goal.until]:
+            for each in step.walk():
+                each.kept = bool(each.blocks or each.effect.binds or each.effect.changes or not each.effect.shows)
+        self._note_order()
+        layout = arranged(self._kept(), [], goal, self.scope)
+        layout.straight = why
+        return self._written(layout, None, warning=why)
+
+    def script(self, goal: Goal) -> Script:
+        self.goal = goal
+        for place in goal.places:
+            for each in self.steps[place].walk():
+                each.must = not each.effect.shows
+        self.cut.keep(goal.names, goal.until)
+        self._close_files()
+        self._note_order()
+        kept = self._kept()
+        measures = Measures(self.cut, goal, self.scope)
+        evaluation = [Kept(self.split.statements[place], self.steps[place], (), place) for place in measures.places]
+        layout = arranged(kept, evaluation, goal, self.scope)
+        if layout.straight:
+            self.notes.append(f"The script keeps the notebook's order, in one piece: {layout.straight}.")
+            layout.evaluate = []
+        return self._written(layout, measures)
+
+    def _written(self, layout: Layout, measures: Measures | None, *, warning: str = "") -> Script:
+        texts = measures.texts if measures else {}
+        head = self._head(layout, warning)
+        kept_steps = [each for step in self.steps if step.kept for each in step.walk()]
+        draws = any(not each.effect.changes.keys().isdisjoint(STREAMS) for each in kept_steps)
+        seed = not self.seeded and draws
+        if seed:
+            self.notes.append("The notebook draws random numbers without a seed: the script has one, --seed.")
+        text = Writer(layout, self.goal, self.scope, head=head, pack=self._pack(), metrics=texts, seed=seed).text()
+        kept = [each.kept for each in self.steps]
+        lines = self._lines(measures.places if measures else [])
+        name = self.notebook.path.stem
+        return Script(
+            tidied(text), name, self.goal, lines, self.notes, self._requirements(), kept, self.seeded, self._spare()
+        )
+
+    def _close_files(self) -> None:
+        """Keep what closes the files that the model is saved to."""
+        goal = self.goal
+        opened = {name for place in goal.places for name in self.steps[place].effect.reads}
+        for place in range(goal.until, min(goal.until + 3, len(self.steps))):
+            node = self.steps[place].node
+            func = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
+            if isinstance(func, ast.Attribute) and func.attr == "close" and root_of(func.value) in opened:
+                self.steps[place].kept = True
+                goal.closes.add(place)
+
+    def _kept(self) -> list[Kept]:
+        found, told = [], set[int]()
+        for place, (statement, step) in enumerate(zip(self.split.statements, self.steps, strict=True)):
+            if step.kept:
+                words = () if statement.cell.number in told else self._words(statement.cell)
+                told.add(statement.cell.number)
+                found.append(Kept(statement, step, words, place))
+        return found
+
+    def _words(self, cell: Cell) -> tuple[str, ...]:
+        """Take over what stands right above a cell."""
+        place = next((at for at, each in enumerate(self.notebook.cells) if each.number == cell.number), 0)
+        if not place or self.notebook.cells[place - 1].kind != "markdown":
+            return ()
+        lines = [
+            re.sub(r"^#+\s*", "", line).rstrip() for line in self.notebook.cells[place - 1].source.strip().splitlines()
+        ]
+        lines = [line for line in lines if line and not re.match(r"!\[|<|\||```|---", line)]
+        return tuple(f"# {line}" for line in lines) if 0 < len(lines) <= LONGEST_WORDS else ()
+
+    def _note_order(self) -> None:
+        counts = [each.count for each in self.notebook.cells if each.kind == "code" and each.count is not None]
+        if counts != sorted(counts):
+            self.notes.append(
+                "The cells did not run in the order in which they stand: the order of their counts is used."
+            )
+        never = [
+            each.number
+            for each in self.notebook.cells
+            if each.kind == "code" and each.source.strip() and each.count is None
+        ]
+        if counts and never:
+            self.notes.append(f"Never run, so left out: cell {', '.join(map(str, never[:20]))}.")
+        for each in self.split.asides:
+            if each.kind == "broken":
+                self.notes.append(f"Cell {each.cell.number} is no Python ({each.text}), so it is left out.")
+            elif each.kind == "shell":
+                line = each.text.strip()[:120]
+                self.notes.append(f"Cell {each.cell.number} has a shell line, which the script does not run: {line}")
+
+    def _head(self, layout: Layout, warning: str) -> str:
+        source = self.notebook.path.read_bytes()
+        cells = sorted({each.statement.cell.number for each in [*layout.imports, *layout.body, *layout.definitions]})
+        said = f'"""Train the model of {self.notebook.path.name}.\n\n{MARK} {_spans(cells)}'
+        said += f" (SHA-256 {hashlib.sha256(source).hexdigest()[:16]}…).\n"
+        return said + (f"\nWARNING: not proved to make the same model. {warning}\n" if warning else "") + '"""\n'
+
+    def _pack(self) -> str:
+        names = self.goal.names
+        if not names:
+            return ""
+        value = names[0] if len(names) == 1 else f"({', '.join(names)})"
+        return f'ketch.pack({value}, "{self.notebook.path.stem}.ketch")'
+
+    def _spare(self) -> list[int]:
+        """Find the kept statements that set a column, an element or an attribute whose name stands nowhere else."""
+        told: dict[str, int] = {}
+        for step in (each for each in self.steps if each.kept):
+            for name in {_told(node) for node in ast.walk(step.node)} - {""}:
+                told[name] = told.get(name, 0) + 1
+        return [
+            place
+            for place, step in enumerate(self.steps[: self.goal.until])
+            if step.kept and (part := _part_of(step.node)) and told[part] == 1
+        ]
+
+    def _requirements(self) -> list[str]:
+        words = [word for each in self.split.asides if each.kind == "pip" for word in each.text.split()]
+        return list(dict.fromkeys(word.strip("'\"") for word in words if not word.startswith("-")))
+
+    def _lines(self, measures: Sequence[int]) -> list[Line]:
+        found = [
+            Line(
+                statement.cell.number,
+                statement.text,
+                step.kept or place in measures,
+                self._reason(place, step, measures),
+            )
+            for place, (statement, step) in enumerate(zip(self.split.statements, self.steps, strict=True))
+        ]
+        return found + [Line(each.cell.number, each.text, False, ASIDES[each.kind]) for each in self.split.asides]
+
+    def _reason(self, place: int, step: Step, measures: Sequence[int]) -> str:
+        if place in measures:
+            return "measures the model"
+        if step.kept:
+            return "makes the model" if not step.doubt else f"kept, as it may change what the model needs: {step.doubt}"
+        if step.never:
+            return "sets what nothing mentions again; the model is the same without it"
+        if place >= self.goal.until:
+            return "comes after the model is whole"
+        if fitted_in(step, self.scope) or any(fitted_in(each, self.scope) for each in step.walk()):
+            return "fits another model"
+        made = {name for each in step.walk() for name in each.effect.binds}
+        if isinstance(step.node, ast.Import | ast.ImportFrom):
+            return "nothing that stays needs it"
+        if not made:
+            return "shows something" if any(each.effect.shows for each in step.walk()) else "looks only"
+        return f"makes {', '.join(sorted(made)[:3])}, which the model does not need"
+
+
+ASIDES: Final = {
+    "pip": "goes to the lock file",
+    "shell": "a shell line is not run",
+    "magic": "sets up the notebook",
+    "help": "asks for help",
+    "host": "speaks to the notebook's host",
+    "broken": "is no Python",
+}
+
+
+def _told(node: ast.AST) -> str:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    return node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def _part_of(node: ast.stmt) -> str:
+    """Name the part that a statement sets, empty where it does something else."""
+    if not isinstance(node, ast.Assign) or len(node.targets) != 1:
+        return ""
+    target = node.targets[0]
+    if isinstance(target, ast.Attribute):
+        return target.attr
+    if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
+        return target.slice.value if isinstance(target.slice.value, str) else ""
+    return ""
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """Write numbers in short: 1-3, 7."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+
+
+def tidied(text: str) -> str:
+    """Sort the imports, leave out those that are not used, and format; what ruff still minds is marked.
+
+    Raises:
+        NotInstalled: the extra `notebook` is missing.
+    """
+    extras.load("ruff")
+    ruff = [sys.executable, "-m", "ruff"]
+    for command in (
+        ["check", "--isolated", "--fix-only", "--quiet", "--select", "I,F401,F811", "-"],
+        ["format", "--isolated", "--quiet", "--line-length", "120", "-"],
+    ):
+        done = subprocess.run([*ruff, *command], input=text, capture_output=True, text=True, check=False)
+        if done.returncode == 0 and done.stdout:
+            text = done.stdout
+    return text

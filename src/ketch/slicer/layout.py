@@ -1,0 +1,473 @@
+"""The script as a careful engineer would have written it; in the notebook's order where its functions need that.
+
+kept Statements --*arranged*--> Layout --*lifted*--> with parameters --*written*--> text
+"""
+
+import ast
+import builtins
+import keyword
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from ketch.slicer import libraries
+from ketch.slicer.flow import FILES, Scope, Step
+from ketch.slicer.goal import Goal, fits
+from ketch.slicer.notebook import Statement
+from ketch.slicer.text import pruned
+
+LIFTED: Final = frozenset(
+    """random_state seed C n_splits test_size max_iter n_estimators max_depth learning_rate alpha n_neighbors n_clusters
+    min_samples_leaf min_samples_split num_boost_round n_components contamination max_features min_df""".split()
+)
+NAMES: Final = (("load_data", "read_data"), ("train", "train_model"), ("evaluate", "evaluate_model"))
+PLACED: Final = frozenset({"globals", "locals", "exec", "eval", "vars"})
+ELSEWHERE: Final = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+READS: Final = frozenset(
+    """read_csv read_excel read_parquet read_json read_table read_feather read_pickle loadtxt genfromtxt open load
+    read_fwf read_html read_orc read_stata scan_csv""".split()
+)
+
+
+@dataclass
+class Kept:
+    """A statement that stays, and the words that stood above it in the notebook."""
+
+    statement: Statement
+    step: Step
+    words: tuple[str, ...] = ()
+    place: int = 0
+
+
+@dataclass
+class Parameter:
+    """What a run may set: its name in the code, its option, its default as code, and what it is."""
+
+    name: str
+    default: str
+    kind: str
+    help: str
+    constant: str  # the module's constant that holds the default
+    nodes: list[ast.expr] = field(default_factory=list)
+
+    @property
+    def option(self) -> str:
+        """Give its option."""
+        return "--" + self.name.strip("_").replace("_", "-")
+
+
+@dataclass
+class Layout:
+    """The kept statements by where they go."""
+
+    imports: list[Kept] = field(default_factory=list)
+    constants: list[Kept] = field(default_factory=list)
+    definitions: list[Kept] = field(default_factory=list)
+    load: list[Kept] = field(default_factory=list)
+    train: list[Kept] = field(default_factory=list)
+    save: list[Kept] = field(default_factory=list)
+    evaluate: list[Kept] = field(default_factory=list)
+    straight: str = ""  # why it cannot be cut into functions
+
+    @property
+    def body(self) -> list[Kept]:
+        """Give what runs, in order."""
+        return [*self.load, *self.train, *self.save]
+
+
+def arranged(kept: Sequence[Kept], evaluation: Sequence[Kept], goal: Goal, scope: Scope) -> Layout:
+    """Say where each statement goes."""
+    layout = Layout(evaluate=[*evaluation])
+    changed = {name for each in kept for part in each.step.walk() for name in part.effect.changes}
+    bound: dict[str, int] = {}
+    for each in kept:
+        for part in each.step.walk():
+            for name in part.effect.binds:
+                bound[name] = bound.get(name, 0) + 1
+    rest: list[Kept] = []
+    for each in [*kept, *evaluation]:
+        node = each.step.node
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            layout.imports.append(each)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            layout.definitions.append(each)
+        elif each in evaluation:
+            continue
+        elif (name := constant_of(node)) and bound[name] == 1 and (name not in changed or _is_plain(node)):
+            layout.constants.append(each)
+        else:
+            rest.append(each)
+    layout.evaluate = [each for each in evaluation if not isinstance(each.step.node, ELSEWHERE)]
+    begin = next((place for place, each in enumerate(rest) if _trains(each.step, scope)), len(rest))
+    late = _only_for_saving(rest, goal)
+    for place, each in enumerate(rest):
+        (layout.save if each.place in late else layout.load if place < begin else layout.train).append(each)
+    layout.straight = _why_straight(layout, bound)
+    return layout
+
+
+def _only_for_saving(rest: Sequence[Kept], goal: Goal) -> set[int]:
+    """Find the statements that save, and those that nothing else needs, such as one that opens the file."""
+    found, wanted = set[int](), set[str]()
+    for each in reversed(rest):
+        parts = [*each.step.walk()]
+        made = {name for part in parts for name in part.effect.binds}
+        plain = isinstance(each.step.node, ast.Assign) and all(
+            name.startswith(FILES) for name in each.step.effect.changes
+        )
+        if each.place in goal.places or (plain and made and not made & wanted and not made & {*goal.names} and found):
+            found.add(each.place)
+        else:
+            wanted |= {name for part in parts for name in part.effect.reads}
+    return found
+
+
+def constant_of(node: ast.stmt) -> str:
+    """Name what a plain constant is assigned to, empty where a statement is something else."""
+    if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)):
+        return ""
+    try:
+        ast.literal_eval(node.value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return ""
+    return node.targets[0].id
+
+
+def _is_plain(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+
+
+def _trains(step: Step, scope: Scope) -> bool:
+    for node in ast.walk(step.node):
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name) and fits(node.func.id, scope):
+                return True
+            if isinstance(node.func, ast.Attribute) and node.func.attr in {"fit", "fit_transform", "partial_fit"}:
+                return True
+            dotted = scope.dotted(node.func)
+            if dotted.startswith(libraries.LEARNING) and dotted.rpartition(".")[2][:1].isupper():
+                return True
+    return False
+
+
+def _why_straight(layout: Layout, bound: Mapping[str, int]) -> str:
+    """Say why functions cannot be made of the statements: those of the notebook read what would be inside them."""
+    moved = {name for each in layout.body for part in each.step.walk() for name in part.effect.binds}
+    known = {name for each in [*layout.imports, *layout.definitions] for name in each.step.effect.binds}
+    if moved & known:
+        return f"{min(moved & known)} is made anew"
+    for each in layout.definitions:
+        (name,) = each.step.effect.binds
+        if outside := each.step.reads_when_called & (moved - known):
+            return f"{name} reads {min(outside)}, which is made outside it"
+        if each.step.effect.reads & moved:
+            return f"{name} needs {min(each.step.effect.reads & moved)} when it is defined"
+        if bound.get(name, 0) > 1:
+            return f"{name} is defined more than once"
+    return next(filter(None, (_bound_to_place(node) for each in layout.body for node in ast.walk(each.step.node))), "")
+
+
+def _bound_to_place(node: ast.AST) -> str:
+    """Say what a part of a statement does that it cannot do within a function."""
+    if isinstance(node, ast.Await | ast.Global):
+        return "it changes globals, or awaits"
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in PLACED:
+        return f"it calls {node.func.id}()"
+    if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+        return "it imports * within a block"
+    return ""
+
+
+# ---- what a run may set ----------------------------------------------------------------------------------
+
+
+def lifted(layout: Layout, scope: Scope, taken: set[str]) -> list[Parameter]:
+    """Find the values that a run may want to set: paths, seeds, numbers of models, and named constants."""
+    found: dict[str, Parameter] = {}
+    used_within = {name for each in layout.definitions for name in each.step.reads_when_called}
+    for each in [*layout.constants]:
+        node = each.step.node
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Constant | ast.UnaryOp):
+            continue
+        name = constant_of(node)
+        value = ast.literal_eval(node.value)
+        if (
+            name in used_within
+            or not isinstance(value, int | float | str)
+            or isinstance(value, bool)
+            or "\n" in str(value)
+        ):
+            continue
+        found[name] = Parameter(name, ast.unparse(node.value), type(value).__name__, "", name)
+    values: dict[str, list[ast.Constant]] = {}
+    for each in [*layout.body, *layout.evaluate]:
+        for part in ast.walk(each.step.node):
+            if isinstance(part, ast.Call):
+                _collect(part, scope, values)
+    for name, nodes in values.items():
+        if len({ast.unparse(node) for node in nodes}) > 1 or name in found:
+            continue
+        own = _free(name.lower() if name != "C" else "C", taken)
+        taken.add(own)
+        constant = _free(re.sub(r"\W", "_", name).upper() if name != "C" else "C_DEFAULT", taken)
+        taken.add(constant)
+        what = "Where the data is read from." if name.startswith("data") else ""
+        found[own] = Parameter(own, ast.unparse(nodes[0]), type(nodes[0].value).__name__, what, constant, [*nodes])
+    return list(found.values())
+
+
+def _collect(node: ast.Call, scope: Scope, values: dict[str, list[ast.Constant]]) -> None:
+    """Note the literals of one call that a run may want to set."""
+    dotted = scope.dotted(node.func)
+    last = dotted.rpartition(".")[2] or (node.func.id if isinstance(node.func, ast.Name) else "")
+    first = node.args[0] if node.args else None
+    if (
+        last in READS
+        and isinstance(first, ast.Constant)
+        and isinstance(first.value, str)
+        and first.value not in scope.written
+    ):
+        mode = node.args[1].value if len(node.args) > 1 and isinstance(node.args[1], ast.Constant) else "r"
+        if last != "open" or "r" in str(mode):
+            known = [name for name in values if name.startswith("data")]
+            same = next((name for name in known if values[name][0].value == first.value), "")
+            values.setdefault(same or ("data" if not known else f"data_{len(known) + 1}"), []).append(first)
+    if dotted.startswith(libraries.LEARNING):
+        for word in node.keywords:
+            literal = word.value
+            if word.arg in LIFTED and isinstance(literal, ast.Constant) and type(literal.value) in {int, float}:
+                values.setdefault(word.arg, []).append(literal)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """Give a name that nothing goes by yet."""
+    name = re.sub(r"\W", "_", name)
+    while name in taken or keyword.iskeyword(name) or hasattr(builtins, name):
+        name += "_"
+    return name
+
+
+# ---- the text ----------------------------------------------------------------------------------------------
+
+
+class Writer:
+    """Write a script of a layout."""
+
+    def __init__(
+        self, layout: Layout, goal: Goal, scope: Scope, *, head: str, pack: str, metrics: Mapping[int, str], seed: bool
+    ) -> None:
+        self.layout, self.goal, self.scope = layout, goal, scope
+        self.head, self.pack, self.metrics, self.seed = head, pack, metrics, seed
+        self.taken = self._names()
+        self.parameters = lifted(layout, scope, self.taken)
+        if seed:
+            name = _free("seed", self.taken)
+            said = "The seed of all random numbers; the notebook has none."
+            self.parameters.append(Parameter(name, "0", "int", said, name.upper()))
+            self.seeding = [f"random.seed(options.{name})", f"numpy.random.seed(options.{name})"]
+        self.of_node = {id(node): each for each in self.parameters for node in each.nodes}
+
+    def _names(self) -> set[str]:
+        every = [
+            *self.layout.imports,
+            *self.layout.constants,
+            *self.layout.definitions,
+            *self.layout.body,
+            *self.layout.evaluate,
+        ]
+        nodes = [node for each in every for node in ast.walk(each.step.node)]
+        found = {node.id for node in nodes if isinstance(node, ast.Name)} | {*self.scope.modules}
+        return found | {*self.scope.functions, *self.scope.classes, "argparse", "ketch", "main", "options"}
+
+    def text(self) -> str:
+        """Write it."""
+        return self._straight() if self.layout.straight else self._in_functions()
+
+    def _text(self, kept: Iterable[Kept], *, options: str = "") -> list[str]:
+        edits = {key: f"{options}{each.name}" for key, each in self.of_node.items()}
+        lines: list[str] = []
+        for each in kept:
+            if each.words and lines:
+                lines.append("")
+            lines += [*each.words, *each.statement.comments, pruned(each.statement, each.step, edits)]
+        return lines
+
+    def _imports(self) -> list[str]:
+        own = ["import argparse", *(["import random", "import numpy"] if self.seed else [])]
+        return [
+            *own,
+            *(line for each in self.layout.imports for line in [pruned(each.statement, each.step, {})]),
+            "import ketch",
+        ]
+
+    def _constants(self) -> list[str]:
+        made = [f"{each.constant} = {each.default}" for each in self.parameters if each.constant != each.name]
+        return made + self._text(self.layout.constants)
+
+    def _in_functions(self) -> str:
+        layout = self.layout
+        load, train, evaluate = (self._called(*names) for names in NAMES)
+        blocks = [self.head, *self._imports(), "", *self._constants(), ""]
+        for each in layout.definitions:
+            blocks += ["", *each.words, *each.statement.comments, pruned(each.statement, each.step, {}), ""]
+        body: list[str] = []
+        saving = self._reads([*layout.save, *layout.evaluate]) | {*self.goal.names}
+        if layout.load:
+            given = self._outputs(layout.load, self._reads(layout.train) | saving)
+            blocks += self._function(load, layout.load, [], given, "Read and prepare the data.")
+            body.append(
+                f"{_tuple(given)} = {load}({self._passed(layout.load)})"
+                if given
+                else f"{load}({self._passed(layout.load)})"
+            )
+        if layout.train:
+            taken = self._outputs(layout.load, self._reads(layout.train))
+            given = self._outputs(layout.train, saving)
+            blocks += self._function(train, layout.train, taken, given, "Fit the model.")
+            body.append(
+                f"{_tuple(given)} = {train}({self._passed(layout.train, taken)})"
+                if given
+                else f"{train}({self._passed(layout.train, taken)})"
+            )
+        if layout.evaluate:
+            taken = self._outputs([*layout.load, *layout.train], self._reads(layout.evaluate))
+            blocks += self._evaluate(evaluate, taken)
+            body += [
+                f"for name, value in {evaluate}({self._passed(layout.evaluate, taken)}).items():",
+                '    print(f"{name}: {value:.4f}")',
+            ]
+        body += self._text(layout.save, options="options.")
+        wanted = self._reads(layout.save)
+        body = [
+            f"{own.name} = options.{own.name}" for own in self.parameters if own.name == own.constant in wanted
+        ] + body
+        body.append(self.pack)
+        if self.seed:
+            body = [*self.seeding, *body]
+        blocks += [
+            "",
+            "def main() -> None:",
+            '    """Train, measure and save the model."""',
+            *_indented([*self._parser(), *body]),
+        ]
+        blocks += ["", "", 'if __name__ == "__main__":', "    main()"]
+        return "\n".join(blocks) + "\n"
+
+    def _called(self, *names: str) -> str:
+        return next((name for name in names if name not in self.taken), _free(names[0], self.taken))
+
+    def _function(
+        self, name: str, kept: Sequence[Kept], taken: Sequence[str], given: Sequence[str], says: str
+    ) -> list[str]:
+        lines = self._text(kept)
+        last = [f"return {', '.join(given)}"] if given else []
+        head = ", ".join([*taken, *(["*", *self._wanted(kept)] if self._wanted(kept) else [])])
+        return ["", f"def {name}({head}):", f'    """{says}"""', *_indented([*lines, *last]), ""]
+
+    def _evaluate(self, name: str, taken: Sequence[str]) -> list[str]:
+        lines: list[str] = ["measured = {}"]
+        for each in self.layout.evaluate:
+            if id(each.step) in self.metrics:
+                lines += [*each.statement.comments, self.metrics[id(each.step)]]
+            else:
+                lines += self._text([each])
+        head = ", ".join(
+            [*taken, *(["*", *self._wanted(self.layout.evaluate)] if self._wanted(self.layout.evaluate) else [])]
+        )
+        return [
+            "",
+            f"def {name}({head}):",
+            '    """Measure the model; the gate for retraining asks for this."""',
+            *_indented([*lines, "return measured"]),
+            "",
+        ]
+
+    def _straight(self) -> str:
+        layout = self.layout
+        lines = [self.head, *self._imports(), ""]
+        lines += [f"{each.constant} = {each.default}" for each in self.parameters if each.constant != each.name]
+        lines += [
+            "",
+            "def parsed():",
+            '    """Read the command line."""',
+            *_indented([*self._parser(), "return options"]),
+            "",
+        ]
+        lines += ["", "options = parsed()", *(self.seeding if self.seed else [])]
+        order = sorted([*layout.constants, *layout.definitions, *layout.body], key=lambda each: each.place)
+        for each in order:
+            name = constant_of(each.step.node)
+            if any(other.name == name == other.constant for other in self.parameters):
+                lines += [*each.words, *each.statement.comments, f"{name} = options.{name}"]
+            else:
+                lines += self._text([each], options="options.")
+        return "\n".join([*lines, self.pack]) + "\n"
+
+    def _parser(self) -> list[str]:
+        lines = ['parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\\n")[0])']
+        for each in self.parameters:
+            default = each.constant if each.constant != each.name else each.default
+            said = each.help or f"{each.name.strip('_')} of the notebook."
+            kind = "" if each.kind == "str" else f", type={each.kind}"
+            told = f'dest="{each.name}"{kind}, default={default}, help="{said} [%(default)s]"'
+            lines.append(f'parser.add_argument("{each.option}", {told})')
+        return [*lines, "options = parser.parse_args()"]
+
+    # ---- names that go from one function to the next ---------------------------------------------------
+
+    def _reads(self, kept: Iterable[Kept]) -> set[str]:
+        return {name for each in kept for part in each.step.walk() for name in part.effect.reads}
+
+    def _outputs(self, kept: Iterable[Kept], wanted: set[str]) -> list[str]:
+        """Name what statements make and others want, in the order in which it is made."""
+        made = [name for each in kept for part in each.step.walk() for name in sorted(part.effect.binds)]
+        return [name for name in dict.fromkeys(made) if name in wanted and not name.startswith("*")]
+
+    def _wanted(self, kept: Sequence[Kept]) -> list[str]:
+        """Name the parameters that statements use, with their defaults."""
+        return [f"{each.name}={each.constant}" for each in self._used(kept)]
+
+    def _used(self, kept: Sequence[Kept]) -> list[Parameter]:
+        reads = self._reads(kept)
+        inside = {id(node) for each in kept for node in ast.walk(each.step.node)}
+        return [
+            each
+            for each in self.parameters
+            if (each.name in reads and each.constant == each.name) or any(id(node) in inside for node in each.nodes)
+        ]
+
+    def _passed(self, kept: Sequence[Kept], taken: Sequence[str] = ()) -> str:
+        return ", ".join([*taken, *(f"{each.name}=options.{each.name}" for each in self._used(kept))])
+
+
+def _tuple(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    """Move code to the right; what stands within texts of several lines stays."""
+    made = []
+    for block in lines:
+        inside = _inside_texts(block)
+        made += [
+            line if place in inside or not line.strip() else "    " + line
+            for place, line in enumerate(block.split("\n"))
+        ]
+    return made
+
+
+def _inside_texts(block: str) -> set[int]:
+    """Find the lines that begin within a text of several lines."""
+    try:
+        tree = ast.parse(block)
+    except SyntaxError:
+        return set()
+    found: set[int] = set()
+    for node in ast.walk(tree):
+        text = isinstance(node, ast.JoinedStr) or (
+            isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
+        )
+        if text:
+            found |= {*range(node.lineno, node.end_lineno or node.lineno)}  # type: ignore[attr-defined]
+    return found

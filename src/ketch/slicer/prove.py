@@ -1,0 +1,274 @@
+"""Run notebook and script in processes of their own, on copies of the same files, and compare the models they make.
+
+Notebook, Script --*prove*--> Proof
+"""
+
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ketch import extras
+from ketch.errors import InputError
+from ketch.slicer import SEED, Script, whole
+from ketch.slicer import script as script_of
+from ketch.slicer.notebook import Notebook, Split
+
+PATIENCE: Final = 3600  # seconds that each may run
+LEFT: Final = frozenset(
+    {".git", ".venv", "venv", "node_modules", "__pycache__", ".ipynb_checkpoints", ".tox", ".cache"}
+)
+MOST_TRIES: Final = 6
+LARGE: Final = 100 << 20  # bytes of a file that is linked, not copied
+OFFLINE: Final = """
+import socket as __s
+def __refused(*given, **named):
+    raise OSError("ketch script runs notebooks without a network; give --network to allow it")
+__connect = __s.socket.connect
+def __only_here(self, address):
+    if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "localhost", "::1"):
+        __refused()
+    return __connect(self, address)
+__s.socket.connect = __only_here
+__found = __s.getaddrinfo
+def __found_here(host, *given, **named):
+    return __found(host, *given, **named) if host in ("127.0.0.1", "localhost", "::1", None) else __refused()
+__s.getaddrinfo = __found_here
+"""
+SEEDING: Final = f"import random as __r, numpy as __n; __r.seed({SEED}); __n.random.seed({SEED})"
+RUNNER: Final = """
+import runpy, sys
+import cloudpickle, ketch
+out, script, *words = sys.argv[1:]
+packed = ketch.pack
+def pack(model, *given, **named):
+    with open(out, "wb") as file:
+        cloudpickle.dump(model, file)
+    return packed(model, *given, **named)
+ketch.pack = pack
+sys.argv = [script, *words]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+@dataclass
+class Proof:
+    """What became of the proof: the models are the same where `differences` is empty and `failure` too."""
+
+    ran: bool = True
+    failure: str = ""
+    of_notebook: bool = False  # it is the notebook that could not be run
+    differences: list[str] = field(default_factory=list)
+    seconds: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def holds(self) -> bool:
+        """Say whether both made the same model."""
+        return self.ran and not self.failure and not self.differences
+
+
+class Trial:
+    """A folder in which the notebook has run, and scripts are held against what it made."""
+
+    def __init__(self, notebook: Notebook, folder: Path, *, network: bool, shell: bool) -> None:
+        self.notebook, self.folder, self.network, self.shell = notebook, folder, network, shell
+        self._ran: tuple[object, ...] = ()
+        self._tries = 0
+
+    def proof(self, made: Script) -> Proof:
+        """Run the notebook, unless it has run, and the script; compare what they made."""
+        part = (made.goal.names, made.goal.until, () if made.seeded else tuple(made.kept))
+        one = self.folder / "one"
+        if self._ran != part:
+            place = _copied(self.notebook, self.folder / f"notebook{self._tries}")
+            failure = run_notebook(self.notebook, made, place, one, network=self.network, shell=self.shell)
+            if failure:
+                return Proof(failure=failure, of_notebook=True)
+            self._ran = part
+        self._tries += 1
+        other = self.folder / f"other{self._tries}"
+        failure = run_script(made.text, _copied(self.notebook, self.folder / f"script{self._tries}"), other)
+        return Proof(failure=failure) if failure else Proof(differences=compare(one, other))
+
+
+def proved(
+    notebook: Notebook, *, model: str = "", run: bool = True, network: bool = False, shell: bool = False
+) -> tuple[Script, Proof]:
+    """Write the tightest script that makes the same model as the notebook, else all that ran, with a warning.
+
+    Raises:
+        NotInstalled: the extra `notebook` is missing.
+    """
+    try:
+        made = script_of(notebook, model=model, tight=run)
+    except InputError as error:
+        return whole(notebook, f"{error.message}. {error.hint}", model=model), Proof(failure=error.message)
+    if not run:
+        return made, Proof(ran=False)
+    with tempfile.TemporaryDirectory(prefix="ketch-script-") as name:
+        trial = Trial(notebook, Path(name), network=network, shell=shell)
+        proof = trial.proof(made)
+        if proof.holds:
+            return _trimmed(trial, made, model), proof
+        if proof.of_notebook:
+            return script_of(notebook, model=model, tight=False), proof
+        careful = script_of(notebook, model=model, tight=False)
+        if careful.text != made.text and (again := trial.proof(careful)).holds:
+            return careful, again
+    why = proof.failure or f"They differ: {'; '.join(proof.differences[:3])}"
+    return whole(notebook, why, model=model), proof
+
+
+def _trimmed(trial: Trial, made: Script, model: str) -> Script:
+    """Leave out what sets a part that nothing mentions again, where the model is the same without it."""
+    spare = frozenset[int]()
+    groups = [made.spare, *([each] for each in made.spare if len(made.spare) > 1)]
+    for group in groups[: 1 + MOST_TRIES]:
+        if not group or spare >= {*group}:
+            continue
+        tighter = script_of(trial.notebook, model=model, without=spare | {*group})
+        if trial.proof(tighter).holds:
+            spare, made = spare | {*group}, tighter
+            if group == groups[0]:
+                break
+    return made
+
+
+def _copied(notebook: Notebook, place: Path) -> Path:
+    """Copy the folder of a notebook; what is large is linked."""
+
+    def copy(source: str, target: str) -> str:
+        if os.path.getsize(source) > LARGE:  # noqa: PTH202
+            os.symlink(os.path.abspath(source), target)  # noqa: PTH100, PTH211
+            return target
+        return str(shutil.copy2(source, target))
+
+    shutil.copytree(
+        notebook.path.absolute().parent,
+        place,
+        copy_function=copy,
+        ignore=lambda _, names: LEFT & {*names},
+        ignore_dangling_symlinks=True,
+    )
+    return place
+
+
+def run_notebook(notebook: Notebook, script: Script, folder: Path, out: Path, *, network: bool, shell: bool) -> str:
+    """Run a notebook up to where its model is whole, and write that; give why it failed, if it did."""
+    nbformat, nbclient = extras.load("nbformat"), extras.load("nbclient")
+    made = nbformat.v4.new_notebook()
+    cells = [*_sources(notebook, script, shell=shell)]
+    before = ([] if network else [OFFLINE]) + ([] if script.seeded else [SEEDING])
+    names = script.goal.names
+    value = names[0] if len(names) == 1 else f"({', '.join(names)})"
+    last = f"import cloudpickle as __c\nwith open({str(out)!r}, 'wb') as __f:\n    __c.dump({value}, __f)"
+    numbers = [0] * len(before) + [number for number, _ in cells] + [0]
+    made.cells = [nbformat.v4.new_code_cell(each) for each in [*before, *(source for _, source in cells), last]]
+    client = nbclient.NotebookClient(
+        made,
+        kernel_manager_class=_kernel(out.parent),
+        timeout=PATIENCE,
+        resources={"metadata": {"path": str(folder)}},
+        store_widget_state=False,
+    )
+    old = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "Agg"
+    try:
+        client.execute()
+    except nbclient.exceptions.CellExecutionError as error:
+        failed = next(
+            (at for at, each in enumerate(made.cells) if any(o.output_type == "error" for o in each.outputs)), 0
+        )
+        return f"The notebook fails in cell {numbers[failed]}: {error.ename}: {error.evalue}"
+    except Exception as error:  # a kernel that dies, or takes too long
+        return f"The notebook could not be run: {type(error).__name__}: {error}"
+    finally:
+        os.environ.pop("MPLBACKEND") if old is None else os.environ.update(MPLBACKEND=old)
+    return ""
+
+
+def _kernel(place: Path) -> type:
+    """Make the manager of a kernel in this very Python, spoken to by sockets that are files of this user's."""
+    extras.load("ipykernel")
+    traitlets, jupyter = importlib.import_module("traitlets"), importlib.import_module("jupyter_client")
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    named: dict[str, object] = {"kernel_cmd": traitlets.List(command)}
+    if os.name != "nt":
+        named |= {"transport": traitlets.Unicode("ipc"), "ip": traitlets.Unicode(str(place / "kernel"))}
+    return type("Kernel", (jupyter.AsyncKernelManager,), named)
+
+
+def _sources(notebook: Notebook, script: Script, *, shell: bool) -> Iterator[tuple[int, str]]:
+    """Give each cell's number and code, up to the statement after which the model is whole."""
+    place, split = 0, Split()
+    for cell in notebook.ran:
+        split.statements, split.asides, split.shell = [], [], 0
+        split.take(cell)
+        if _as_it_is(split, whole=place + len(split.statements) <= script.goal.until, shell=shell) and script.seeded:
+            place += len(split.statements)
+            yield cell.number, cell.source
+            continue
+        lines = [
+            f"import subprocess\nsubprocess.run({each.text!r}, shell=True, check=True)"
+            for each in split.asides
+            if shell and each.kind == "shell"
+        ]
+        for each in split.statements:
+            if place >= script.goal.until:
+                break
+            guarded = not script.seeded and not script.kept[place]
+            lines.append(_unheard(each.text) if guarded else each.text)
+            place += 1
+        if lines:
+            above = re.match(r"\s*(%%(?!timeit)\w+[^\n]*\n)?", cell.source)
+            yield cell.number, "\n".join([(above[1] or "").strip() if above else "", *lines]).lstrip("\n")
+        if place >= script.goal.until:
+            return
+
+
+def _as_it_is(split: Split, *, whole: bool, shell: bool) -> bool:
+    """Say whether a cell may run with its magics and all."""
+    foreign = {each.kind for each in split.asides} - {"magic", "help"} - ({"shell"} if shell else set())
+    return whole and not foreign and (shell or not split.shell)
+
+
+def _unheard(text: str) -> str:
+    """Let a statement draw random numbers without the others noticing, as the script leaves it out."""
+    before = "__states = (__r.getstate(), __n.random.get_state())"
+    return f"{before}\n{text}\n__r.setstate(__states[0]); __n.random.set_state(__states[1])"
+
+
+def run_script(text: str, folder: Path, out: Path) -> str:
+    """Run a script in a folder, and have what it packs written; give why it failed, if it did."""
+    place = folder / "ketch_script.py"
+    place.write_text(text, "utf-8")
+    environ = {**os.environ, "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", RUNNER, str(out), place.name]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"The script took longer than {PATIENCE} s"
+    if done.returncode and not out.exists():
+        lines = done.stderr.strip().splitlines()
+        return f"The script fails: {lines[-1] if lines else done.returncode}"
+    return "" if out.exists() else "The script packed nothing"
+
+
+def compare(one: Path, other: Path) -> list[str]:
+    """Compare two written models in a process of its own."""
+    command = [sys.executable, "-m", "ketch.slicer.alike", str(one), str(other)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return [f"the models cannot be compared: {done.stderr.strip().splitlines()[-1:]}"]
+    found: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return found

@@ -1,0 +1,82 @@
+"""Which lines of a notebook matter: each is taken out once, in a forked process, and the models compared."""
+
+import ast
+import os
+import pickle
+import random
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from ketch.slicer.alike import differences
+from ketch.slicer.notebook import Notebook, Split
+
+PATIENCE = 60  # seconds that one run may take
+FORKS = sys.platform == "linux"
+
+
+def program(notebook: Notebook, until: int) -> list[str]:
+    """Give the lines of all that runs until the model is whole."""
+    split = Split()
+    for cell in notebook.ran:
+        split.take(cell)
+    return [line for each in split.statements[:until] for line in each.text.splitlines()]
+
+
+def forked(work: Callable[[], Any]) -> Any:
+    """Do work in a forked process; give what it gives, None where it fails or takes too long."""
+    with tempfile.NamedTemporaryFile() as told:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                signal.alarm(PATIENCE)
+                null = os.open(os.devnull, os.O_RDWR)
+                for number in (0, 1, 2):
+                    os.dup2(null, number)
+                Path(told.name).write_bytes(pickle.dumps(work()))
+                code = 0
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        return pickle.loads(Path(told.name).read_bytes()) if status == 0 else None
+
+
+def made(lines: list[str], names: tuple[str, ...], folder: Path, *, seeded: bool) -> bytes:
+    """Run a program and give its model."""
+    os.chdir(folder)
+    if not seeded:
+        random.seed(0)
+        np.random.seed(0)
+    place: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile("\n".join(lines), "program", "exec"), place)
+    return bytes(cloudpickle.dumps(tuple(place[name] for name in names)))
+
+
+def idle(lines: list[str], names: tuple[str, ...], folder: Path, *, seeded: bool) -> list[str]:
+    """Name the lines whose removal alone leaves the model as it is."""
+    whole = forked(lambda: made(lines, names, folder, seeded=seeded))
+    assert whole is not None, "the program does not run"
+    assert forked(lambda: made(lines, names, folder, seeded=seeded)) is not None
+
+    def same(place: int) -> bool:
+        found = made(lines[:place] + lines[place + 1 :], names, folder, seeded=seeded)
+        return not [*differences(pickle.loads(whole), pickle.loads(found))]
+
+    found = []
+    for place, line in enumerate(lines):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            ast.parse("\n".join(lines[:place] + lines[place + 1 :]))
+        except SyntaxError:
+            continue
+        if forked(lambda place=place: same(place)):  # type: ignore[misc]
+            found.append(line)
+    return found

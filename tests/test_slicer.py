@@ -1,0 +1,241 @@
+"""Notebook → script: what stays, what goes, and the proof."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from textwrap import dedent
+
+import nbformat
+import pytest
+
+from ketch.errors import KetchError
+from ketch.slicer import Script, read, script
+from ketch.slicer.prove import Trial, proved
+from tests.corpus import NAMES, lay_out, plain
+from tests.running import KETCH
+
+CODE = """
+    import numpy as np
+    import pandas as pd
+    from sklearn.linear_model import LinearRegression
+    df = pd.DataFrame({'a': [1.0, 2.0, 3.0], 'b': [2.0, 1.0, 0.0], 'y': [1.0, 2.0, 4.0]})
+"""
+
+
+def sliced(
+    folder: Path, *cells: str, counts: list[int | None] | None = None, model: str = "", tight: bool = True
+) -> Script:
+    """Slice a notebook of these cells, behind one that makes a frame."""
+    made = nbformat.v4.new_notebook()
+    for place, source in enumerate([CODE, *cells]):
+        cell = nbformat.v4.new_code_cell(dedent(source).strip("\n"))
+        cell.execution_count = counts[place] if counts else place + 1
+        made.cells.append(cell)
+    nbformat.write(made, folder / "book.ipynb")
+    return script(read(folder / "book.ipynb"), model=model, tight=tight)
+
+
+SOME = ("telco_course", "odd_syntax", "magics_everywhere", "marimo_churn.marimo", "colab_churn")
+PROVED = (
+    "telco_course",
+    "with_and_tuple",
+    "inplace_columns",
+    "mutating_helpers",
+    "out_of_order",
+    "no_seed_forest",
+    "seed_and_draws",
+    "notebook_class",
+    "magics_everywhere",
+    "marimo_churn.marimo",
+)
+
+FIT = "model = LinearRegression().fit(df[['a', 'b']], df['y'])"
+
+# what stands in a cell before the fit -> whether it must stay
+BEFORE = {
+    "df['a'] = df['a'] * 2": True,
+    "df.loc[0, 'a'] = 7.0": True,
+    "df.drop(index=0, inplace=True)": True,
+    "df.drop(index=0)": False,
+    "df.columns = ['a', 'b', 'y']": True,
+    "other = df\nother['a'] = 0.5": True,
+    "other = df.copy()\nother['a'] = 0.5": False,
+    "def spoil(frame):\n    frame['a'] = 1.0\nspoil(df)": True,
+    "def look(frame):\n    return frame['a'].sum()\nlook(df)": False,
+    "def spoil(frame):\n    inner = frame\n    inner.insert(0, 'z', 1)\nspoil(df)": True,
+    "for name in ['a', 'b']:\n    df[name] = df[name] + 1": True,
+    "for name in ['a', 'b']:\n    print(df[name].mean())": False,
+    "total = sum(df['a'] for df in [df])": False,
+    "[model for model in range(3)]": False,
+    "frames = [df]\nframes[0]['a'] = 3.0": True,
+    "if len(df) > 2:\n    df = df[df['a'] > 1]": True,
+    "with open('notes.txt', 'w') as f:\n    f.write('words')": False,
+    "df.head()": False,
+    "print(df.describe())": False,
+    "import matplotlib.pyplot as plt\nplt.plot(df['a'])": False,
+    "pd.set_option('display.max_rows', 5)": False,
+    "pd.set_option('mode.copy_on_write', True)": True,
+    "np.seterr(all='raise')": True,
+    "model = LinearRegression().fit(df[['a']], df['b'])": False,
+    "a, df = df, df.iloc[:2]": True,
+    "del df['b']\ndf['b'] = 1.0": True,
+    "df['y'] += 1": True,
+    "import os\nos.environ['OMP_NUM_THREADS'] = '1'": True,
+    "wider = (last := df)\nlast['a'] = 4.0": True,
+    "df.eval('a = a + 1', inplace=True)": True,
+    "assert len(df) == 3": False,
+    "try:\n    df['a'] = df['a'].astype(int)\nexcept ValueError:\n    df['a'] = 0.0": True,
+    "df['a'].hist()": False,
+    "np.fill_diagonal(df.values, 0)": True,
+}
+
+
+@pytest.mark.parametrize("before", BEFORE)
+def test_what_changes_the_data_stays_and_the_rest_goes(tmp_path: Path, before: str) -> None:
+    made = sliced(tmp_path, before, FIT)
+    line = plain(before.splitlines()[-1])
+    assert (line in plain(made.text)) == BEFORE[before], made.text
+
+
+def test_a_cell_that_never_ran_is_left_out(tmp_path: Path) -> None:
+    made = sliced(tmp_path, "df['a'] = 0.0", FIT, counts=[1, None, 2])
+    assert "df['a'] = 0.0" not in made.text.replace('"', "'")
+    assert any("Never run" in note for note in made.notes)
+
+
+def test_the_order_in_which_cells_ran_counts(tmp_path: Path) -> None:
+    made = sliced(tmp_path, FIT, "df['a'] = df['a'] * 3", counts=[1, 3, 2])
+    text = made.text
+    assert text.index("* 3") < text.index("LinearRegression()")
+    assert any("order" in note for note in made.notes)
+
+
+def test_seeds_and_draws_stay_together(tmp_path: Path) -> None:
+    made = sliced(tmp_path, "np.random.seed(3)", "df.sample(2)", "df['a'] += np.random.rand(3)", FIT)
+    assert "np.random.seed(3)" in made.text
+    assert "df.sample(2)" in made.text
+    made = sliced(tmp_path, "df.sample(2)", "df['a'] += np.random.rand(3)", FIT)
+    assert "df.sample(2)" not in made.text
+
+
+@pytest.mark.parametrize("name", [each for each in NAMES if each not in SOME])
+@pytest.mark.notebook
+def test_the_rest_of_the_corpus_is_cut_as_its_heads_say(tmp_path: Path, name: str) -> None:
+    test_the_corpus_is_cut_as_its_heads_say(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_the_corpus_is_cut_as_its_heads_say(tmp_path: Path, name: str) -> None:
+    sample = lay_out(name, tmp_path)
+    made = script(read(sample.path))
+    text = plain(made.text)
+    assert not [each for each in sample.words("keeps") if plain(each) not in text], made.text
+    assert not [each for each in sample.words("drops") if plain(each) in text], made.text
+
+
+# ---- the proof ---------------------------------------------------------------------------------------------
+
+
+def shown(folder: Path, name: str) -> None:
+    """Prove one notebook of the corpus."""
+    sample = lay_out(name, folder)
+    made, proof = proved(read(sample.path))
+    assert proof.holds, (proof.failure, proof.differences)
+    assert "WARNING" not in made.text
+    text = plain(made.text)
+    assert not [each for each in sample.words("trims") if plain(each) in text], made.text
+    subprocess.run([sys.executable, "-m", "ruff", "check", "--isolated", "-"], input=made.text, text=True, check=True)
+
+
+@pytest.mark.notebook
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", PROVED)
+def test_notebook_and_script_make_the_same_model(tmp_path: Path, name: str) -> None:
+    shown(tmp_path, name)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [each for each in NAMES if each not in PROVED])
+def test_so_do_all_others_of_the_corpus(tmp_path: Path, name: str) -> None:
+    shown(tmp_path, name)
+
+
+@pytest.mark.notebook
+@pytest.mark.timeout(300)
+def test_a_script_that_makes_another_model_is_found_out(tmp_path: Path) -> None:
+    made = sliced(tmp_path, FIT)
+    book = read(tmp_path / "book.ipynb")
+    for old, new, wanted in (
+        ("0.0]", "0.5]", "coef_"),
+        ("LinearRegression().fit", "LinearRegression(fit_intercept=False).fit", "fit_intercept"),
+        ("model", "modle", "fails"),
+    ):
+        assert old in made.text
+        spoilt = replace(made, text=made.text.replace(old, new, 1))
+        (tmp_path / new).mkdir()
+        proof = Trial(book, tmp_path / new, network=False, shell=False).proof(spoilt)
+        assert not proof.holds
+        assert wanted in proof.failure + " ".join(proof.differences)
+
+
+@pytest.mark.notebook
+@pytest.mark.timeout(300)
+def test_the_command_writes_script_and_report(tmp_path: Path) -> None:
+    sample = lay_out("cv_reused_names", tmp_path)
+    command = [*KETCH, "script", sample.path.name, "--html", "report.html", "-o", "train.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Proved: notebook and script make the same model")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "fits another model" in page
+    assert "<script" not in page
+    ran = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "roc_auc: 0." in ran.stdout
+    assert (tmp_path / "cv_reused_names.ketch").exists()
+    (tmp_path / "train.py").write_text("mine = 1\n")
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert "--force" in again.stderr
+    assert (tmp_path / "train.py").read_text() == "mine = 1\n"
+
+
+@pytest.mark.notebook
+@pytest.mark.timeout(300)
+def test_a_notebook_that_fails_names_its_cell(tmp_path: Path) -> None:
+    sliced(tmp_path, "df['c'] = df['nothing']", FIT)
+    made, proof = proved(read(tmp_path / "book.ipynb"))
+    assert proof.failure.startswith("The notebook fails in cell 2: KeyError")
+    assert "LinearRegression" in made.text
+
+
+@pytest.mark.notebook
+def test_there_is_no_network_while_it_runs(tmp_path: Path) -> None:
+    sliced(tmp_path, "import urllib.request\nurllib.request.urlopen('http://192.0.2.1/')", FIT)
+    _, proof = proved(read(tmp_path / "book.ipynb"))
+    assert "--network" in proof.failure
+
+
+def test_a_notebook_without_a_model_is_written_as_it_is(tmp_path: Path) -> None:
+    sliced(tmp_path, FIT)
+    text = (
+        (tmp_path / "book.ipynb")
+        .read_text()
+        .replace("model = LinearRegression().fit(df[['a', 'b']], df['y'])", "df.head()")
+    )
+    (tmp_path / "book.ipynb").write_text(text)
+    made, proof = proved(read(tmp_path / "book.ipynb"), run=False)
+    assert not proof.holds
+    assert "WARNING" in made.text
+    assert "pd.DataFrame" in made.text
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"not json", b'{"cells": 3}', bytes(range(256)), b'{"nbformat": 4, "cells": []}']
+)
+def test_what_is_no_notebook_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "book.ipynb").write_bytes(data)
+    with pytest.raises(KetchError) as caught:
+        script(read(tmp_path / "book.ipynb"))
+    assert caught.value.hint
