@@ -19,7 +19,7 @@ HOUSE = Path(ketch.__file__).parent
 SIDE_DOORS = {
     "serve": set("routes guard lineup metrics desk headers models openinference server supervisor".split()),
     "compiler": {"values", "build", "boosters", "trees"},
-    "slicer": set("libraries flow notebook text cut goal measures layout prove".split()),
+    "slicer": set("libraries scope effects flow notebook text cut goal measures layout prove".split()),
 }
 
 

@@ -15,11 +15,12 @@ from typing import Final
 from ketch import extras
 from ketch.errors import InputError
 from ketch.slicer.cut import Cut
-from ketch.slicer.flow import STREAMS, Scope, Step, root_of
+from ketch.slicer.flow import Step, summarise
 from ketch.slicer.goal import Goal, find, fitted_in
 from ketch.slicer.layout import Kept, Layout, Writer, arranged
 from ketch.slicer.measures import Measures
 from ketch.slicer.notebook import Cell, Notebook, Split, read
+from ketch.slicer.scope import STREAMS, Scope, root_of
 
 __all__ = ["Line", "Notebook", "Script", "read", "script", "whole"]
 
@@ -91,7 +92,7 @@ class _Work:
         self.split, self.notes = Split(), [*notebook.notes]
         for cell in notebook.ran:
             self.split.take(cell)
-        self.scope = Scope()
+        self.scope = Scope(summarise)
         for each in self.split.statements:
             self.scope.learn(each.node)
         for each in self.split.statements:

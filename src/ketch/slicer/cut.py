@@ -7,7 +7,8 @@ import ast
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from ketch.slicer.flow import NOTHING, SETTINGS, STREAMS, Follower, Inner, Objects, Scope, Step
+from ketch.slicer.flow import NOTHING, Follower, Inner, Objects, Step
+from ketch.slicer.scope import SETTINGS, STREAMS, Scope
 
 CONTROL: Final = (ast.Break, ast.Continue, ast.Return, ast.Raise)
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ketch.errors import InputError
-from ketch.slicer.flow import Objects, Scope, Step, matched, root_of
+from ketch.slicer.flow import Objects, Step
+from ketch.slicer.scope import Scope, matched, root_of
 
 DUMPS: Final = {
     "pickle.dump": "pickle", "cloudpickle.dump": "pickle", "dill.dump": "pickle", "joblib.dump": "joblib",

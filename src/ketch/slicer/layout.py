@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ketch.slicer import libraries
-from ketch.slicer.flow import FILES, Scope, Step
+from ketch.slicer.flow import Step
 from ketch.slicer.goal import Goal, fits
 from ketch.slicer.notebook import Statement
+from ketch.slicer.scope import FILES, Scope
 from ketch.slicer.text import pruned
 
 LIFTED: Final = frozenset(

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from ketch.slicer.cut import Cut
-from ketch.slicer.flow import Scope, Step
+from ketch.slicer.flow import Step
 from ketch.slicer.goal import Goal, fitted_in
+from ketch.slicer.scope import Scope
 
 MOST: Final = 8
 NOT_NUMBERS: Final = tuple(

@@ -12,9 +12,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ketch import extras
 from ketch.errors import InputError
@@ -182,7 +183,7 @@ def run_notebook(notebook: Notebook, script: Script, folder: Path, out: Path, *,
     old = os.environ.get("MPLBACKEND")
     os.environ["MPLBACKEND"] = "Agg"
     try:
-        client.execute()
+        _execute(client)
     except nbclient.exceptions.CellExecutionError as error:
         failed = next(
             (at for at, each in enumerate(made.cells) if any(o.output_type == "error" for o in each.outputs)), 0
@@ -193,6 +194,19 @@ def run_notebook(notebook: Notebook, script: Script, folder: Path, out: Path, *,
     finally:
         os.environ.pop("MPLBACKEND") if old is None else os.environ.update(MPLBACKEND=old)
     return ""
+
+
+def _execute(client: Any) -> None:
+    """Run a notebook in a thread: in the main one, its client would take signals for itself and go on."""
+    with ThreadPoolExecutor(1, "ketch-notebook") as thread:
+        done = thread.submit(client.execute)
+        try:
+            done.result()
+        except (KeyboardInterrupt, SystemExit):
+            kernel = getattr(client.km, "provisioner", None)
+            if kernel is not None and kernel.process is not None:
+                kernel.process.kill()
+            raise
 
 
 def _kernel(place: Path) -> type:
