@@ -131,7 +131,7 @@ def test_rows_without_common_names_do_not_fill_the_memory() -> None:
     began = time.process_time()
     with pytest.raises(RowsRefused, match="400000 different fields"):
         read(body)
-    assert time.process_time() - began < 10
+    assert time.process_time() - began < 40
     wide = read(json.dumps([{f"n{place}": 1 for place in range(400)}] * 100))
     assert len(wide.columns) == 400
 
@@ -247,7 +247,7 @@ def test_a_million_names_are_held_against_each_other_in_time() -> None:
     began = time.process_time()
     with pytest.raises(UndecodableBody, match="two columns named '999999'"):
         read(",".join([*names, names[-1]]) + "\n1\n", CSV)
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 20
 
 
 def test_a_header_alone_has_no_rows() -> None:
@@ -358,7 +358,7 @@ def test_a_hundred_thousand_cells_of_a_thousand_categories_stay_fast() -> None:
     each = Field("f", "category", categories=tuple(range(1000)))
     began = time.process_time()
     assert typed_cells([str(place % 1000) for place in range(100_000)], each)[:2] == [0, 1]
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 8
 
 
 # answers
@@ -752,7 +752,7 @@ def test_what_is_no_table_or_would_unpack_to_too_much(body: bytes, kind: str, wo
     with pytest.raises(UndecodableBody, match=f"(?i){words}") as caught:
         unpacked(body, kind)
     assert caught.value.hint
-    assert time.process_time() - began < 3
+    assert time.process_time() - began < 12
 
 
 def test_a_footer_of_many_words_and_pages_without_values_take_no_time() -> None:
@@ -764,7 +764,7 @@ def test_a_footer_of_many_words_and_pages_without_values_take_no_time() -> None:
         unpacked(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1", PARQUET)
     with pytest.raises(UndecodableBody, match="too many parts"):
         parquet._pages(parquet._Reader(page, len(page)), {5: 1, 7: len(page), 9: 0})
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 20
 
 
 def test_a_stream_of_many_messages_takes_no_time() -> None:
@@ -775,7 +775,7 @@ def test_a_stream_of_many_messages_takes_no_time() -> None:
     began = time.process_time()
     with pytest.raises(UndecodableBody, match="more than 100 parts"):
         unpacked(sound[:at] + again * 20_000 + sound[at:], ARROW)
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 20
 
 
 @BOTH

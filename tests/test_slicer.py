@@ -1,19 +1,26 @@
 """Notebook → script: what stays, what goes, and the proof."""
 
+import hashlib
+import json
+import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
 import nbformat
+import psutil
 import pytest
 
+from ketch import bundle
 from ketch.errors import KetchError
 from ketch.slicer import Script, read, script
 from ketch.slicer.prove import Trial, proved
 from tests.corpus import NAMES, lay_out, plain
 from tests.running import KETCH
+from tests.soak.load import eventually
 
 CODE = """
     import numpy as np
@@ -170,12 +177,12 @@ def test_a_script_that_makes_another_model_is_found_out(tmp_path: Path) -> None:
     for old, new, wanted in (
         ("0.0]", "0.5]", "coef_"),
         ("LinearRegression().fit", "LinearRegression(fit_intercept=False).fit", "fit_intercept"),
-        ("model", "modle", "fails"),
+        ("model = ", "modle = ", "fails"),
     ):
         assert old in made.text
         spoilt = replace(made, text=made.text.replace(old, new, 1))
-        (tmp_path / new).mkdir()
-        proof = Trial(book, tmp_path / new, network=False, shell=False).proof(spoilt)
+        with tempfile.TemporaryDirectory() as folder:
+            proof = Trial(book, Path(folder), network=False, shell=False).proof(spoilt)
         assert not proof.holds
         assert wanted in proof.failure + " ".join(proof.differences)
 
@@ -199,6 +206,36 @@ def test_the_command_writes_script_and_report(tmp_path: Path) -> None:
     assert again.returncode == 1
     assert "--force" in again.stderr
     assert (tmp_path / "train.py").read_text() == "mine = 1\n"
+
+
+@pytest.mark.notebook
+@pytest.mark.timeout(300)
+def test_a_notebook_is_packed_in_one_step(tmp_path: Path) -> None:
+    sample = lay_out("cv_reused_names", tmp_path)
+    command = [*KETCH, "pack", sample.path.name, "--target", "churn", "-o", "churn.ketch"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    opened = bundle.read((tmp_path / "churn.ketch").read_bytes(), "churn")
+    assert opened.contract.answer.target == "churn"
+    assert opened.files["training/train.py"] == (tmp_path / "cv_reused_names.py").read_bytes()
+    told = json.loads(opened.files["training/training.json"])
+    assert told["notebook"]["sha256"] == hashlib.sha256(sample.path.read_bytes()).hexdigest()
+    assert opened.manifest.serves == "compiled"
+
+
+@pytest.mark.notebook
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on Unix")
+def test_an_interrupt_ends_kernel_and_all(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    sliced(tmp_path, f"import os, time\nopen({str(told)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)", FIT)
+    command = [*KETCH, "script", str(tmp_path / "book.ipynb")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, restore_signals=True)
+    eventually(lambda: told.exists() and told.read_text(), 60)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    eventually(lambda: not psutil.pid_exists(int(told.read_text())))
+    assert not (tmp_path / "book.py").exists()
 
 
 @pytest.mark.notebook

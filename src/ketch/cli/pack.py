@@ -39,8 +39,16 @@ def pack_command(
     """Make a bundle from MODEL: the file that a model was saved to, or two that belong together (dv.bin model.bin).
 
     Files of pickle, joblib, skops, ONNX, XGBoost, LightGBM and CatBoost, MLflow folders, and predict(rows) in Python.
+    Of a notebook (.ipynb), the script is written and proved first; then it is run, and what it makes is packed.
     """
     home = settle(rest).home
+    if len(models) == 1 and models[0].endswith(".ipynb"):
+        from ketch.cli.script import pack_notebook
+
+        rest |= {"data": data, "contract": contract}
+        path = pack_notebook(Path(models[0]), output, {name: rest[name] for name in rest if name != "trust"})
+        _tell(path, path.read_bytes())
+        return
     settle_trust(models, rest.pop("trust"), home)
     amendments = parse(read_bytes(Path(contract)), contract) if contract else {}
     test, metrics, edited = (rest.pop(name) for name in ("test_data", "metrics", "card"))

@@ -1,16 +1,22 @@
 """`ketch script`: notebook → script, proved to make the same model."""
 
 import json
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
+from ketch import bundle
 from ketch.cli import note
-from ketch.errors import InputError, NotProved
+from ketch.errors import InputError, ModelError, NotProved
 from ketch.slicer import MARK, Script, read
 from ketch.slicer.prove import Proof, proved
 from ketch.slicer.report import as_page, as_text, verdict
+from ketch.slicer.run import run
+
+FILES: Final = ("data", "contract", "test_data", "metrics", "card")  # options that name a file
 
 
 @click.command("script")
@@ -76,3 +82,30 @@ def _told(place: Path, made: Script, proof: Proof) -> dict[str, object]:
             {"cell": each.cell, "kept": each.kept, "reason": each.reason, "text": each.text} for each in made.lines
         ],
     }
+
+
+def pack_notebook(notebook: Path, output: str | None, options: Mapping[str, Any]) -> Path:
+    """Write a notebook's script, prove it, run it beside the notebook, and pack what it makes, the script with it.
+
+    Raises:
+        NotProved: the script was not seen to make the notebook's model.
+        ModelError: it cannot be packed.
+    """
+    place = notebook.with_suffix(".py")
+    _require_own(place, notebook, force=False)
+    made, proof = proved(read(notebook))
+    if not proof.holds:
+        raise NotProved(verdict(proof), hint=f"See what stays and goes with: ketch script {notebook}")
+    _write(place, made.text)
+    click.echo(f"{place}: {len(made.text.splitlines())} lines. {verdict(proof)}")
+    told = {name: value for name, value in options.items() if value}
+    told |= {name: str(Path(told[name]).absolute()) for name in FILES if name in told}
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "made.ketch"
+        if failure := run(place, Path(folder) / "model", {**told, "path": str(written)}):
+            raise ModelError(f"{failure}", hint="Run the script by hand to see more; --data may be what it lacks.")
+        opened = bundle.read(written.read_bytes(), place.name)
+    data = bundle.replaced(opened, made.record(notebook.read_bytes(), notebook.name))
+    path = Path(output or opened.manifest.name + bundle.SUFFIX)
+    bundle.save(data, path)
+    return path

@@ -89,6 +89,9 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.02)
         grace = self.config.timeout_graceful_shutdown or 0
         await asyncio.gather(super().shutdown(sockets), *(each.stop(grace) for each in self.beside))
+        for connection in [*self.server_state.connections]:  # who has not gone by now
+            connection.transport.abort()
+        await asyncio.sleep(0)
         for desk in self.hall.desks.values():
             desk.hand_over()
 

@@ -5,11 +5,14 @@ file --*read*--> Notebook --*statements*--> Steps --*cut*--> the kept ones --*wr
 
 import ast
 import hashlib
+import json
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from ketch import extras
@@ -52,6 +55,16 @@ class Script:
     kept: list[bool] = field(default_factory=list)  # of each statement, in the order in which they ran
     seeded: bool = True
     spare: list[int] = field(default_factory=list)  # statements that set a part which nothing mentions again
+
+    def record(self, notebook: bytes, name: str) -> dict[str, bytes]:
+        """Give what goes into a bundle: the script, its SHA-256 and the notebook's, by member."""
+        text = self.text.encode()
+        told = {
+            "script": hashlib.sha256(text).hexdigest(),
+            "notebook": {"name": name, "sha256": hashlib.sha256(notebook).hexdigest()},
+            "requirements": self.requirements,
+        }
+        return {"training/train.py": text, "training/training.json": json.dumps(told, indent=1).encode() + b"\n"}
 
 
 def script(notebook: Notebook, *, model: str = "", tight: bool = True, without: frozenset[int] = frozenset()) -> Script:
@@ -304,12 +317,14 @@ def tidied(text: str) -> str:
         NotInstalled: the extra `notebook` is missing.
     """
     extras.load("ruff")
-    ruff = [sys.executable, "-m", "ruff"]
-    for command in (
-        ["check", "--isolated", "--fix-only", "--quiet", "--select", "I,F401,F811", "-"],
-        ["format", "--isolated", "--quiet", "--line-length", "120", "-"],
-    ):
-        done = subprocess.run([*ruff, *command], input=text, capture_output=True, text=True, check=False)
-        if done.returncode == 0 and done.stdout:
-            text = done.stdout
-    return text
+    with tempfile.TemporaryDirectory(prefix="ketch-script-") as folder:
+        place = Path(folder) / "script.py"
+        place.write_text(text, "utf-8")
+        for words in (
+            ["check", "--fix-only", "--select", "I,F401,F811"],
+            ["format", "--line-length", "120"],
+            ["check", "--add-noqa"],
+        ):
+            command = [sys.executable, "-m", "ruff", *words, "--isolated", "--no-cache", "--quiet", str(place)]
+            subprocess.run(command, capture_output=True, check=False)
+        return place.read_text("utf-8")

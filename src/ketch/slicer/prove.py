@@ -3,6 +3,7 @@
 Notebook, Script --*prove*--> Proof
 """
 
+import asyncio
 import importlib
 import json
 import os
@@ -22,12 +23,13 @@ from ketch.errors import InputError
 from ketch.slicer import SEED, Script, whole
 from ketch.slicer import script as script_of
 from ketch.slicer.notebook import Notebook, Split
+from ketch.slicer.run import PATIENCE, run
 
-PATIENCE: Final = 3600  # seconds that each may run
 LEFT: Final = frozenset(
     {".git", ".venv", "venv", "node_modules", "__pycache__", ".ipynb_checkpoints", ".tox", ".cache"}
 )
 MOST_TRIES: Final = 6
+LONGEST: Final = 80  # letters of a folder whose files can be sockets
 LARGE: Final = 100 << 20  # bytes of a file that is linked, not copied
 OFFLINE: Final = """
 import socket as __s
@@ -45,19 +47,6 @@ def __found_here(host, *given, **named):
 __s.getaddrinfo = __found_here
 """
 SEEDING: Final = f"import random as __r, numpy as __n; __r.seed({SEED}); __n.random.seed({SEED})"
-RUNNER: Final = """
-import runpy, sys
-import cloudpickle, ketch
-out, script, *words = sys.argv[1:]
-packed = ketch.pack
-def pack(model, *given, **named):
-    with open(out, "wb") as file:
-        cloudpickle.dump(model, file)
-    return packed(model, *given, **named)
-ketch.pack = pack
-sys.argv = [script, *words]
-runpy.run_path(script, run_name="__main__")
-"""
 
 
 @dataclass
@@ -96,7 +85,9 @@ class Trial:
             self._ran = part
         self._tries += 1
         other = self.folder / f"other{self._tries}"
-        failure = run_script(made.text, _copied(self.notebook, self.folder / f"script{self._tries}"), other)
+        place = _copied(self.notebook, self.folder / f"script{self._tries}") / "ketch_script.py"
+        place.write_text(made.text, "utf-8")
+        failure = run(place, other)
         return Proof(failure=failure) if failure else Proof(differences=compare(one, other))
 
 
@@ -152,13 +143,12 @@ def _copied(notebook: Notebook, place: Path) -> Path:
             return target
         return str(shutil.copy2(source, target))
 
-    shutil.copytree(
-        notebook.path.absolute().parent,
-        place,
-        copy_function=copy,
-        ignore=lambda _, names: LEFT & {*names},
-        ignore_dangling_symlinks=True,
-    )
+    def left(folder: str, names: list[str]) -> set[str]:
+        own = {name for name in names if Path(folder, name).resolve() == place.parent.resolve()}
+        return own | (LEFT & {*names})
+
+    source = notebook.path.absolute().parent
+    shutil.copytree(source, place, copy_function=copy, ignore=left, ignore_dangling_symlinks=True)
     return place
 
 
@@ -199,7 +189,7 @@ def run_notebook(notebook: Notebook, script: Script, folder: Path, out: Path, *,
 def _execute(client: Any) -> None:
     """Run a notebook in a thread: in the main one, its client would take signals for itself and go on."""
     with ThreadPoolExecutor(1, "ketch-notebook") as thread:
-        done = thread.submit(client.execute)
+        done = thread.submit(lambda: asyncio.run(client.async_execute()))
         try:
             done.result()
         except (KeyboardInterrupt, SystemExit):
@@ -215,7 +205,7 @@ def _kernel(place: Path) -> type:
     traitlets, jupyter = importlib.import_module("traitlets"), importlib.import_module("jupyter_client")
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     named: dict[str, object] = {"kernel_cmd": traitlets.List(command)}
-    if os.name != "nt":
+    if os.name != "nt" and len(str(place)) < LONGEST:
         named |= {"transport": traitlets.Unicode("ipc"), "ip": traitlets.Unicode(str(place / "kernel"))}
     return type("Kernel", (jupyter.AsyncKernelManager,), named)
 
@@ -258,24 +248,6 @@ def _unheard(text: str) -> str:
     """Let a statement draw random numbers without the others noticing, as the script leaves it out."""
     before = "__states = (__r.getstate(), __n.random.get_state())"
     return f"{before}\n{text}\n__r.setstate(__states[0]); __n.random.set_state(__states[1])"
-
-
-def run_script(text: str, folder: Path, out: Path) -> str:
-    """Run a script in a folder, and have what it packs written; give why it failed, if it did."""
-    place = folder / "ketch_script.py"
-    place.write_text(text, "utf-8")
-    environ = {**os.environ, "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-c", RUNNER, str(out), place.name]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"The script took longer than {PATIENCE} s"
-    if done.returncode and not out.exists():
-        lines = done.stderr.strip().splitlines()
-        return f"The script fails: {lines[-1] if lines else done.returncode}"
-    return "" if out.exists() else "The script packed nothing"
 
 
 def compare(one: Path, other: Path) -> list[str]:

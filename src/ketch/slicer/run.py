@@ -1,0 +1,53 @@
+"""Run a training script in a process of its own, and take what it packs.
+
+script --*run*--> model as bytes, bundle
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from ketch import extras
+
+PATIENCE: Final = 3600  # seconds that a run may take
+RUNNER: Final = """
+import json, os, runpy, sys
+import cloudpickle, ketch
+out, told, script = sys.argv[1:]
+packed, told = ketch.pack, json.loads(told)
+def pack(model, path=None, **named):
+    with open(out, "wb") as file:
+        cloudpickle.dump(model, file)
+    return packed(model, told.pop("path", path), **{**named, **told})
+ketch.pack = pack
+sys.argv = [script]
+sys.path[0] = os.getcwd()
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def run(script: Path, out: Path, pack: Mapping[str, Any] = {}) -> str:
+    """Run a script in its folder, and write the model that it packs to `out`; give why it failed, if it did.
+
+    `pack` is what `ketch.pack` is told beside what the script says.
+
+    Raises:
+        NotInstalled: the extra `notebook` is missing.
+    """
+    extras.load("cloudpickle")
+    environ = {**os.environ, "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", RUNNER, str(out.absolute()), json.dumps(dict(pack)), script.name]
+    try:
+        done = subprocess.run(
+            command, cwd=script.parent, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"The script took longer than {PATIENCE} s"
+    if done.returncode and (pack or not out.exists()):
+        lines = done.stderr.strip().splitlines()
+        return f"The script fails: {lines[-1] if lines else done.returncode}"
+    return "" if out.exists() else "The script packed nothing"
