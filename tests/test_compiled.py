@@ -67,6 +67,7 @@ def histogram(rows: pd.DataFrame, answers: Any) -> Any:
     return make_pipeline(columns, trees).fit(rows, answers)
 
 
+WORK = 12.0  # microseconds that adding up a thousand numbers takes on the machine for which these hold
 MODELS: dict[str, tuple[Callable[..., Any], float]] = {  # model -> microseconds that one row may cost
     "linear": (linear, 5),
     "vectorized": (vectorized, 5),
@@ -115,14 +116,16 @@ def test_one_row_costs_microseconds(packed: tuple[str, Any, Packed, Path], custo
         likely = model.predict_proba([row] if name == "vectorized" else pd.DataFrame([row]))[0, 1]
         return json.dumps({"churn": bool(likely >= 0.5), "churn_probability": float(likely)}).encode()
 
-    quick = slow = float("inf")
+    quick = slow = work = float("inf")
     for turn in range(40):  # interleaved, since the machine is shared; longer where others hold it
         quick = min(quick, best(compiled, bodies, 5))
         slow = min(slow, best(by_hand, bodies[:10], 1))
-        if turn > 4 and quick <= MODELS[name][1]:
+        work = min(work, best(lambda _: sum(range(1000)), bodies[:50], 5))
+        limit = MODELS[name][1] * max(1.0, work / WORK)
+        if turn > 4 and quick <= limit:
             break
     print(f"{name}: compiled {quick:.1f} µs, by hand {slow:.0f} µs, {slow / quick:.0f} times")
-    assert quick <= MODELS[name][1]
+    assert quick <= limit
     assert slow / quick >= (20 if name == "vectorized" else 500)
 
 

@@ -229,7 +229,12 @@ def test_an_interrupt_ends_kernel_and_all(tmp_path: Path) -> None:
     told = tmp_path / "pid"
     sliced(tmp_path, f"import os, time\nopen({str(told)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)", FIT)
     command = [*KETCH, "script", str(tmp_path / "book.ipynb")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, restore_signals=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may have had it ignored
+    )
     eventually(lambda: told.exists() and told.read_text(), 60)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
