@@ -18,6 +18,7 @@ from ketch import bundle
 from ketch.errors import KetchError
 from ketch.slicer import Script, read, script
 from ketch.slicer.prove import Trial, proved
+from tests import lines
 from tests.corpus import NAMES, lay_out, plain
 from tests.running import KETCH
 from tests.soak.load import eventually
@@ -167,6 +168,28 @@ def test_notebook_and_script_make_the_same_model(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize("name", [each for each in NAMES if each not in PROVED])
 def test_so_do_all_others_of_the_corpus(tmp_path: Path, name: str) -> None:
     shown(tmp_path, name)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7000)
+@pytest.mark.skipif(not lines.FORKS, reason="processes are forked")
+def test_four_in_five_lines_that_make_no_difference_are_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every = stay = 0
+    for name in NAMES:
+        folder = tmp_path / name
+        folder.mkdir()
+        book = read(lay_out(name, folder).path)
+        made, proof = proved(book)
+        assert proof.holds, (name, proof.failure, proof.differences)
+        idle = lines.idle(lines.program(book, made.goal.until), made.goal.names, folder, seeded=made.seeded)
+        text = {plain(line) for line in made.text.splitlines()}
+        left = [line for line in idle if plain(line) in text]
+        every, stay = every + len(idle), stay + len(left)
+        with capsys.disabled():
+            print(f"{name}: {len(idle)} lines make no difference, {len(left)} of them stay: {left}")
+    assert stay <= 0.2 * every, (stay, every)
 
 
 @pytest.mark.notebook

@@ -56,6 +56,13 @@ class Script:
     seeded: bool = True
     spare: list[int] = field(default_factory=list)  # statements that set a part which nothing mentions again
 
+    calls: tuple[str, str] = ("", "")  # what packs the model, and the same with all that is saved
+
+    @property
+    def trial(self) -> str:
+        """Give the text in which all that the notebook saves is handed over, to be compared."""
+        return self.text.replace(*self.calls) if self.calls[0] else self.text
+
     def record(self, notebook: bytes, name: str) -> dict[str, bytes]:
         """Give what goes into a bundle: the script, its SHA-256 and the notebook's, by member."""
         text = self.text.encode()
@@ -151,13 +158,16 @@ class _Work:
         seed = not self.seeded and draws
         if seed:
             self.notes.append("The notebook draws random numbers without a seed: the script has one, --seed.")
-        text = Writer(layout, self.goal, self.scope, head=head, pack=self._pack(), metrics=texts, seed=seed).text()
+        models = self._models()
+        calls = self._pack(models), self._pack(self.goal.names)
+        wanted = {*models, *self.goal.names}
+        writer = Writer(layout, wanted, self.scope, head=head, pack=calls[0], metrics=texts, seed=seed)
         kept = [each.kept for each in self.steps]
         lines = self._lines(measures.places if measures else [])
         name = self.notebook.path.stem
-        return Script(
-            tidied(text), name, self.goal, lines, self.notes, self._requirements(), kept, self.seeded, self._spare()
-        )
+        text, spare = tidied(writer.text()), self._spare()
+        needs = self._requirements()
+        return Script(text, name, self.goal, lines, self.notes, needs, kept, self.seeded, spare, calls)
 
     def _close_files(self) -> None:
         """Keep what closes the files that the model is saved to."""
@@ -217,12 +227,25 @@ class _Work:
         said += f" (SHA-256 {hashlib.sha256(source).hexdigest()[:16]}…).\n"
         return said + (f"\nWARNING: not proved to make the same model. {warning}\n" if warning else "") + '"""\n'
 
-    def _pack(self) -> str:
-        names = self.goal.names
+    def _pack(self, names: Sequence[str]) -> str:
         if not names:
             return ""
         value = names[0] if len(names) == 1 else f"({', '.join(names)})"
         return f'ketch.pack({value}, "{self.notebook.path.stem}.ketch")'
+
+    def _models(self) -> list[str]:
+        """Name what of the saved objects is a model: a list of columns beside it is none, and a dict holds some."""
+        goal = self.goal
+        if not goal.until:
+            return []
+        state = self.steps[goal.until - 1].after
+        saved = frozenset().union(*(state.get(name, frozenset()) for name in goal.names))
+        fitted = [
+            name for step in self.steps[: goal.until] for each in step.walk() for name in fitted_in(each, self.scope)
+        ]
+        found = [name for name in dict.fromkeys(fitted) if state.get(name, frozenset()) & saved]
+        own = [name for name in goal.names if name in found]
+        return own or found or [*goal.names]
 
     def _spare(self) -> list[int]:
         """Find the kept statements that set a column, an element or an attribute whose name stands nowhere else."""

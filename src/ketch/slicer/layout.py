@@ -256,9 +256,17 @@ class Writer:
     """Write a script of a layout."""
 
     def __init__(
-        self, layout: Layout, goal: Goal, scope: Scope, *, head: str, pack: str, metrics: Mapping[int, str], seed: bool
+        self,
+        layout: Layout,
+        wanted: set[str],
+        scope: Scope,
+        *,
+        head: str,
+        pack: str,
+        metrics: Mapping[int, str],
+        seed: bool,
     ) -> None:
-        self.layout, self.goal, self.scope = layout, goal, scope
+        self.layout, self.wanted, self.scope = layout, wanted, scope
         self.head, self.pack, self.metrics, self.seed = head, pack, metrics, seed
         self.taken = self._names()
         self.parameters = lifted(layout, scope, self.taken)
@@ -313,7 +321,7 @@ class Writer:
         for each in layout.definitions:
             blocks += ["", *each.words, *each.statement.comments, pruned(each.statement, each.step, {}), ""]
         body: list[str] = []
-        saving = self._reads([*layout.save, *layout.evaluate]) | {*self.goal.names}
+        saving = self._reads([*layout.save, *layout.evaluate]) | self.wanted
         if layout.load:
             given = self._outputs(layout.load, self._reads(layout.train) | saving)
             blocks += self._function(load, layout.load, [], given, "Read and prepare the data.")

@@ -86,7 +86,7 @@ class Trial:
         self._tries += 1
         other = self.folder / f"other{self._tries}"
         place = _copied(self.notebook, self.folder / f"script{self._tries}") / "ketch_script.py"
-        place.write_text(made.text, "utf-8")
+        place.write_text(made.trial, "utf-8")
         failure = run(place, other)
         return Proof(failure=failure) if failure else Proof(differences=compare(one, other))
 

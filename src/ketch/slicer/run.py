@@ -22,7 +22,8 @@ packed, told = ketch.pack, json.loads(told)
 def pack(model, path=None, **named):
     with open(out, "wb") as file:
         cloudpickle.dump(model, file)
-    return packed(model, told.pop("path", path), **{**named, **told})
+    if told is not None:
+        return packed(model, told.pop("path", path), **{**named, **told})
 ketch.pack = pack
 sys.argv = [script]
 sys.path[0] = os.getcwd()
@@ -30,24 +31,31 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
-def run(script: Path, out: Path, pack: Mapping[str, Any] = {}) -> str:
+def run(script: Path, out: Path, pack: Mapping[str, Any] | None = None) -> str:
     """Run a script in its folder, and write the model that it packs to `out`; give why it failed, if it did.
 
-    `pack` is what `ketch.pack` is told beside what the script says.
+    `pack` is what `ketch.pack` is told beside what the script says; without it nothing is packed.
 
     Raises:
         NotInstalled: the extra `notebook` is missing.
     """
     extras.load("cloudpickle")
     environ = {**os.environ, "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-c", RUNNER, str(out.absolute()), json.dumps(dict(pack)), script.name]
+    command = [
+        sys.executable,
+        "-c",
+        RUNNER,
+        str(out.absolute()),
+        json.dumps(None if pack is None else dict(pack)),
+        script.name,
+    ]
     try:
         done = subprocess.run(
             command, cwd=script.parent, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
     except subprocess.TimeoutExpired:
         return f"The script took longer than {PATIENCE} s"
-    if done.returncode and (pack or not out.exists()):
+    if done.returncode:
         lines = done.stderr.strip().splitlines()
         return f"The script fails: {lines[-1] if lines else done.returncode}"
     return "" if out.exists() else "The script packed nothing"
