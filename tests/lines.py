@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 import tempfile
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,20 @@ import cloudpickle
 import numpy as np
 
 from ketch.slicer.alike import differences
+from ketch.slicer.goal import Goal
 from ketch.slicer.notebook import Notebook, Split
 
 PATIENCE = 60  # seconds that one run may take
 FORKS = sys.platform == "linux"
 
 
-def program(notebook: Notebook, until: int) -> list[str]:
-    """Give the lines of all that runs until the model is whole."""
+def program(notebook: Notebook, goal: Goal) -> list[str]:
+    """Give the lines of all that runs until the model is whole, but for those that save it."""
     split = Split()
     for cell in notebook.ran:
         split.take(cell)
-    return [line for each in split.statements[:until] for line in each.text.splitlines()]
+    run = [each for place, each in enumerate(split.statements[: goal.until]) if place not in goal.places]
+    return [line for each in run for line in each.text.splitlines()]
 
 
 def forked(work: Callable[[], Any]) -> Any:
@@ -54,7 +57,8 @@ def made(lines: list[str], names: tuple[str, ...], folder: Path, *, seeded: bool
     if not seeded:
         random.seed(0)
         np.random.seed(0)
-    place: dict[str, Any] = {"__name__": "__main__"}
+    main = sys.modules["__main__"] = types.ModuleType("__main__")  # where pickle looks for what it defines
+    place = vars(main)
     exec(compile("\n".join(lines), "program", "exec"), place)
     return bytes(cloudpickle.dumps(tuple(place[name] for name in names)))
 
