@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
-from ketch.errors import KetchError, KetchWarning
+from ketch.errors import InputError, KetchError, KetchWarning
 from ketch.settings import NAMES, TABLE, Settings, read
 
 GROUPS: Final = {  # group -> verb -> (module of this room, what it does)
@@ -136,6 +136,18 @@ def note(text: str) -> None:
     """Say something worth knowing on standard error."""
     click.secho("note: ", err=True, nl=False, fg="yellow")
     click.echo(visible(text), err=True)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that a person has named.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}", hint="Choose another with -o.") from None
 
 
 def visible(text: str) -> str:

@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from ketch.cli import options, settle
-from ketch.errors import InputError
+from ketch.cli import options, settle, write
 from ketch.page import SNIPPETS, postman, spelled
 from ketch.predict import fetch_bundle
 
@@ -42,13 +41,10 @@ def client_command(model: str, *, form: str, url: str, key: bool, output: str, a
 
 
 def _write(text: str, output: str | None) -> None:
-    if not output:
+    if output:
+        write(Path(output), text.rstrip("\n") + "\n")
+    else:
         click.echo(text.rstrip("\n"))
-        return
-    try:
-        Path(output).write_text(text.rstrip("\n") + "\n", "utf-8")
-    except OSError as error:
-        raise InputError(f"{output} cannot be written: {error.strerror}", hint="Choose another with -o.") from None
 
 
 def _summary(name: str, model: str, url: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from ketch import bundle
-from ketch.cli import note
+from ketch.cli import note, write
 from ketch.errors import InputError, ModelError, NotProved
 from ketch.slicer import MARK, Script, read
 from ketch.slicer.prove import Proof, proved
@@ -35,16 +35,16 @@ def script_command(notebook: Path, output: Path | None, page: Path | None, **fla
     _require_own(place, notebook, force=flags["force"])
     run, network, shell = not flags["no_run"], flags["network"], flags["allow_shell"]
     made, proof = proved(read(notebook), model=flags["model"], run=run, network=network, shell=shell)
-    _write(place, made.text)
+    write(place, made.text)
     if page is not None:
-        _write(page, as_page(made, proof))
+        write(page, as_page(made, proof))
     if flags["as_json"]:
         click.echo(json.dumps(_told(place, made, proof), indent=2))
     else:
         click.echo(as_text(made, proof), nl=False)
         click.echo(f"{place}: {len(made.text.splitlines())} lines")
     if made.requirements:
-        note(f"the notebook installs {', '.join(made.requirements)}: ketch lock takes that down")
+        note(f"the notebook installs {', '.join(made.requirements)}")
     if proof.ran and not proof.holds:
         raise NotProved(verdict(proof), hint=f"What ran is in {place} all the same; the warning at its top says why.")
 
@@ -61,13 +61,6 @@ def _require_own(place: Path, notebook: Path, *, force: bool) -> None:
         raise InputError(
             f"{place} is there already, and not by ketch script", hint="Name another with -o, or give --force."
         )
-
-
-def _write(place: Path, text: str) -> None:
-    try:
-        place.write_text(text, "utf-8")
-    except OSError as error:
-        raise InputError(f"{place} cannot be written: {error.strerror}", hint="Choose another place.") from None
 
 
 def _told(place: Path, made: Script, proof: Proof) -> dict[str, object]:
@@ -96,7 +89,7 @@ def pack_notebook(notebook: Path, output: str | None, options: Mapping[str, Any]
     made, proof = proved(read(notebook))
     if not proof.holds:
         raise NotProved(verdict(proof), hint=f"See what stays and goes with: ketch script {notebook}")
-    _write(place, made.text)
+    write(place, made.text)
     click.echo(f"{place}: {len(made.text.splitlines())} lines. {verdict(proof)}")
     told = {name: value for name, value in options.items() if value}
     told |= {name: str(Path(told[name]).absolute()) for name in FILES if name in told}

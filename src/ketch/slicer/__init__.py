@@ -295,7 +295,7 @@ class _Work:
 
 
 ASIDES: Final = {
-    "pip": "goes to the lock file",
+    "pip": "installs packages",
     "shell": "a shell line is not run",
     "magic": "sets up the notebook",
     "help": "asks for help",

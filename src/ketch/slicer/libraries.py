@@ -87,11 +87,6 @@ SEEDS: Final = frozenset(
     tensorflow.keras.utils.set_random_seed pytorch_lightning.seed_everything lightning.seed_everything
     transformers.set_seed numpy.random.set_state random.setstate""".split()
 )
-SETTINGS: Final = frozenset(  # of what is shown, which no model depends on
-    """set_option set_printoptions options.display set_theme set_style set_context set_palette set use
-    filterwarnings simplefilter set_verbosity basicConfig disable set_matplotlib_formats reset_option
-    enable_notebook init_notebook_mode""".split()
-)
 LOADING: Final = frozenset(
     """read_csv read_excel read_parquet read_json read_table read_feather read_pickle read_sql read_html read_fwf
     read_orc read_hdf read_xml read_stata read_sas read_spss load loads loadtxt genfromtxt fromfile open listdir

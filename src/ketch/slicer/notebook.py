@@ -33,8 +33,6 @@ class Cell:
     kind: str
     source: str
     count: int | None = None
-    tags: tuple[str, ...] = ()
-    outputs: bool = False
 
 
 @dataclass
@@ -43,7 +41,6 @@ class Notebook:
 
     path: Path
     cells: list[Cell]
-    form: str = "ipynb"
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -75,10 +72,10 @@ def read(path: Path) -> Notebook:
     if path.suffix.lower() == ".ipynb":
         return Notebook(path, [*_cells(_json(path, text))])
     if path.suffix.lower() == ".py" and re.search(r"^\s*@\w+\.cell\b", text, re.MULTILINE) and "marimo" in text:
-        return Notebook(path, [*_marimo(path, text)], "marimo")
+        return Notebook(path, [*_marimo(path, text)])
     if path.suffix.lower() in TEXTS:
         jupytext = extras.load("jupytext")
-        return Notebook(path, [*_cells(jupytext.reads(text, fmt=path.suffix.lower().lstrip(".")))], "jupytext")
+        return Notebook(path, [*_cells(jupytext.reads(text, fmt=path.suffix.lower().lstrip(".")))])
     raise InputError(f"{path.name} is no notebook", hint="Give one in .ipynb, .py or .md.")
 
 
@@ -95,10 +92,8 @@ def _json(path: Path, text: str) -> Any:
 def _cells(found: Any) -> Iterator[Cell]:
     for number, each in enumerate(found.cells, 1):
         source = each.source if isinstance(each.source, str) else "".join(each.source)
-        count, tags = each.get("execution_count"), tuple(each.get("metadata", {}).get("tags", ()))
-        yield Cell(
-            number, each.cell_type, source, count if isinstance(count, int) else None, tags, bool(each.get("outputs"))
-        )
+        count = each.get("execution_count")
+        yield Cell(number, each.cell_type, source, count if isinstance(count, int) else None)
 
 
 def _marimo(path: Path, text: str) -> Iterator[Cell]:

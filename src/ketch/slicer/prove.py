@@ -57,7 +57,6 @@ class Proof:
     failure: str = ""
     of_notebook: bool = False  # it is the notebook that could not be run
     differences: list[str] = field(default_factory=list)
-    seconds: tuple[float, float] = (0.0, 0.0)
 
     @property
     def holds(self) -> bool:
