@@ -8,7 +8,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,18 +29,16 @@ SUFFIXES: Final = frozenset({bundle.SUFFIX, ".bin", ".joblib", ".onnx", ".pickle
 MOST_FAULTS: Final = 100  # listed in one refusal; a body of 10,000 bad rows must not make an answer of 10 MB
 
 
-@dataclass(slots=True)
-class Rows:
+class Rows(msgspec.Struct):
     """Checked rows as columns, with what was flagged on the way."""
 
     columns: Columns
     n: int
     single: bool = False
-    flags: list[Fault] = field(default_factory=list)
+    flags: list[Fault] = []
 
 
-@dataclass(slots=True)
-class Results:
+class Results(msgspec.Struct):
     """Answers as columns, in the words of the wire."""
 
     columns: Columns
@@ -361,6 +359,7 @@ def _binary(answer: Answer) -> Any:
     name, place, at = answer.target, answer.classes.index(answer.positive), answer.threshold
     said = _as_boolean(answer.classes)
     other = answer.classes[1 - place]
+    probability = f"{name}_probability"
 
     def shape(raw: Raw) -> Columns:
         if raw.probabilities is None:
@@ -371,7 +370,7 @@ def _binary(answer: Answer) -> Any:
             return {name: labels, f"{name}_score": _finite([sign * score for score in raw.scores])}
         likely = [row[place] for row in raw.probabilities]
         labels = raw.labels if at is None else [answer.positive if value >= at else other for value in likely]
-        return {name: [said(label) for label in labels], f"{name}_probability": _finite(likely)}
+        return {name: [*map(said, labels)], probability: _finite(likely)}
 
     return shape
 
@@ -430,14 +429,14 @@ def _cluster(answer: Answer) -> Any:
 
 def _finite(values: Sequence[float], of_row: int | None = None) -> list[object]:
     """Give the values back; each is a row's own, unless all are one row's."""
-    for place, value in enumerate(values):
-        if not math.isfinite(value):
-            row = place if of_row is None else of_row
-            raise NotAnswerable(
-                f"The model's answer to row {row} is not a finite number",
-                hint="Compare the values with GET /schema; one is far outside what the model was made for.",
-                errors=[{"row": row, "code": "not-answerable"}],
-            )
+    if not all(map(math.isfinite, values)):
+        first = next(place for place, value in enumerate(values) if not math.isfinite(value))
+        row = first if of_row is None else of_row
+        raise NotAnswerable(
+            f"The model's answer to row {row} is not a finite number",
+            hint="Compare the values with GET /schema; one is far outside what the model was made for.",
+            errors=[{"row": row, "code": "not-answerable"}],
+        )
     return list(values)
 
 

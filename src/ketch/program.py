@@ -269,6 +269,7 @@ class LinearEvaluator:
         self._task = answer.task
         self._probable = answer.values == "probability"
         self._alone = len(self._bias) == 1
+        self._both = self._alone and self._probable and program.link == "sigmoid" and answer.task == "binary"
         places = {each.name: place for place, each in enumerate(fields)}
         terms = [_term(each, program.largest, alone=self._alone) for each in program.parts]
         terms.sort(key=lambda term: term.table is None)
@@ -296,6 +297,8 @@ class LinearEvaluator:
                 total += worth[values[place]]
             for place, weigh in self._others:
                 total += weigh(values[place])
+            if self._both:
+                return Raw([self._classes[total > 0]], [_both((total,))])
             return self._answered([[total]])
         sums = self._bias
         for place, worth in self._tables:
@@ -344,8 +347,9 @@ def _term(each: Weights, largest: float, *, alone: bool) -> Term:
         counted = _counted(part, each)
         weigh: Callable[[Any], Any] = (lambda value: counted(value)[0]) if alone else counted
         return Term(part.field, None, weigh, functools.partial(map, weigh))
-    read, own = _reader(part, largest), each.weights.numbers()
+    own = each.weights.numbers()
     if not alone:
+        read = _reader(part, largest)
 
         def weigh_each(value: Any) -> list[float]:
             found = read(value)
@@ -357,9 +361,26 @@ def _term(each: Weights, largest: float, *, alone: bool) -> Term:
     return Term(
         part.field,
         None,
-        lambda value: read(value) * weight,
+        _weigher(part, largest, weight),
         lambda values: map(operator.mul, read_all(values), repeat(weight)),
     )
+
+
+def _weigher(part: Number, largest: float, weight: float) -> Callable[[Any], float]:
+    """Make what reads a number and weighs it; a standardised one without a loop over its steps, which costs more."""
+    read = _reader(part, largest)
+    if [kind for kind, _ in part.steps] != ["-", "/"]:
+        return lambda value: read(value) * weight
+    (_, mean), (_, deviation) = part.steps
+
+    def weigh(value: Any) -> float:
+        if value is not None:
+            found = (float(value) - mean) / deviation
+            if -largest <= found <= largest:
+                return found * weight
+        return read(value) * weight
+
+    return weigh
 
 
 def _counted(part: Text, weights: Weights) -> Callable[[Any], Sequence[float]]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, Final, Protocol, runtime_checkable
 
+import msgspec
+
 from ketch import trust
 from ketch.errors import NotAModel
 from ketch.schema import Columns, Field, Scalar
@@ -81,8 +83,7 @@ class Inputs:
     columns: tuple[Input, ...]
 
 
-@dataclass(slots=True)
-class Raw:
+class Raw(msgspec.Struct):
     """A model's answers to a batch: labels or numbers, and what stands behind them.
 
     With several targets each entry is a list with one for each target.
