@@ -275,14 +275,16 @@ class LinearEvaluator:
         terms.sort(key=lambda term: term.table is None)
         self._terms = [(term.field, term.weigh_all) for term in terms]
         self._tables = [(places[term.field], term.table) for term in terms if term.table is not None]
+        self._known = [(place, dict(table)) for place, table in self._tables]
         self._others = [(places[term.field], term.weigh) for term in terms if term.table is None]
 
     def __call__(self, columns: Columns, n: int) -> Raw:
         """Answer `n` rows."""
         if self._alone:
-            totals = self._bias * n
-            for field, weigh_all in self._terms:
-                totals = [*map(operator.add, totals, weigh_all(columns[field]))]
+            worths = [weigh_all(columns[field]) for field, weigh_all in self._terms]
+            totals = [*map(sum, zip(*worths, strict=True) if worths else repeat((), n), repeat(self._bias[0]))]
+            if self._both:
+                return Raw([self._classes[total > 0] for total in totals], [_both((total,)) for total in totals])
             return self._answered([[total] for total in totals])
         sums = [self._bias] * n
         for field, weigh_all in self._terms:
@@ -292,11 +294,13 @@ class LinearEvaluator:
     def row(self, values: Sequence[Any]) -> Raw:
         """Answer one row, given in the order of the contract."""
         if self._alone:
-            (total,) = self._bias
-            for place, worth in self._tables:
-                total += worth[values[place]]
+            try:  # a plain dict is faster than one that knows what to do with the rest
+                worths = [worth[values[place]] for place, worth in self._known]
+            except KeyError:
+                worths = [worth[values[place]] for place, worth in self._tables]
             for place, weigh in self._others:
-                total += weigh(values[place])
+                worths.append(weigh(values[place]))
+            total = sum(worths, self._bias[0])
             if self._both:
                 return Raw([self._classes[total > 0]], [_both((total,))])
             return self._answered([[total]])
@@ -342,7 +346,7 @@ def _term(each: Weights, largest: float, *, alone: bool) -> Term:
         weights = each.weights.rows()
         rows = [_weigh(row, weights) for row in part.rows.rows()]
         table = Rows(part, [row[0] for row in rows] if alone else rows)
-        return Term(part.field, table, table.__getitem__, functools.partial(map, table.__getitem__))
+        return Term(part.field, table, table.__getitem__, _table_reader(table))
     if isinstance(part, Text):
         counted = _counted(part, each)
         weigh: Callable[[Any], Any] = (lambda value: counted(value)[0]) if alone else counted
@@ -364,6 +368,19 @@ def _term(each: Weights, largest: float, *, alone: bool) -> Term:
         _weigher(part, largest, weight),
         lambda values: map(operator.mul, read_all(values), repeat(weight)),
     )
+
+
+def _table_reader(table: Rows) -> Callable[[Sequence[Any]], Iterable[Any]]:
+    """Make what looks many values up: in a plain dict, which is faster, where it knows them all."""
+    known = dict(table).__getitem__
+
+    def read_all(values: Sequence[Any]) -> Iterable[Any]:
+        try:
+            return [*map(known, values)]
+        except KeyError:
+            return map(table.__getitem__, values)
+
+    return read_all
 
 
 def _weigher(part: Number, largest: float, weight: float) -> Callable[[Any], float]:
