@@ -383,6 +383,10 @@ def _table_reader(table: Rows) -> Callable[[Sequence[Any]], Iterable[Any]]:
     return read_all
 
 
+def _packed(part: Table) -> Rows:
+    return Rows(part, [struct.pack(f"={len(row)}d", *row) for row in part.rows.rows()])
+
+
 def _weigher(part: Number, largest: float, weight: float) -> Callable[[Any], float]:
     """Make what reads a number and weighs it; a standardised one without a loop over its steps, which costs more."""
     read = _reader(part, largest)
@@ -557,8 +561,7 @@ class GraphEvaluator:
 
     def _pack(self, part: Part, largest: float) -> Callable[[Any], bytes]:
         if isinstance(part, Table):
-            rows = Rows(part, [struct.pack(f"={len(row)}d", *row) for row in part.rows.rows()])
-            return rows.__getitem__
+            return _packed(part).__getitem__
         if isinstance(part, Number):
             read, pack = _reader(part, largest), struct.Struct("=d").pack
             return lambda value: pack(read(value))
@@ -581,18 +584,18 @@ class GraphEvaluator:
     def _fill(self, part: Part, largest: float) -> Callable[[Columns, Any, int], int]:
         np, field, width = self._np, part.field, width_of(part)
         if isinstance(part, Table):
-            rows = np.array(part.rows.rows()).reshape(-1, width)
-            places = Rows(part, range(len(rows)))
+            look_up = _table_reader(_packed(part))
 
             def fill(columns: Columns, x: Any, at: int) -> int:
-                x[:, at : at + width] = rows[[places[value] for value in columns[field]]]
+                found = b"".join(look_up(columns[field]))
+                x[:, at : at + width] = np.ndarray((len(x), width), buffer=found)
                 return at + width
 
         elif isinstance(part, Number):
-            read = _reader(part, largest)
+            read_all = _column_reader(part, largest)
 
             def fill(columns: Columns, x: Any, at: int) -> int:
-                x[:, at] = [read(value) for value in columns[field]]
+                x[:, at] = [*read_all(columns[field])]
                 return at + 1
 
         else:

@@ -4,6 +4,7 @@ fitted model --*study*--> fields, task, classes        columns --*Runner*--> lab
 """
 
 import contextlib
+import functools
 import importlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -458,7 +459,9 @@ class Runner:
     def __init__(self, model: Any, fields: Sequence[Field]) -> None:
         self._np: Any = extras.load("numpy")
         self.model = _single_threaded(model)
-        self._build = sibling("tables").builder(inputs(model, fields))
+        given = inputs(model, fields)
+        self._build = sibling("tables").builder(given)
+        self._strings = functools.partial(sibling("tables").strings, given.form)
         self._classes = _attribute(model, "classes_")
         self._several: bool | None = None  # known once it has answered
         self._argmax = type(_last(model)).__name__ in ARGMAX
@@ -470,7 +473,7 @@ class Runner:
         gap = -n % BLOCK
         if gap:
             columns = {name: values + values[-1:] * gap for name, values in columns.items()}
-        with warnings.catch_warnings():
+        with self._strings(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # unknown categories are flagged by the contract, by name
             return self._ask(self._build(columns, n + gap), n)
 

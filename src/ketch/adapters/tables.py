@@ -3,7 +3,9 @@
 Inputs --*builder*--> (columns --> frame)
 """
 
+import functools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from ketch import extras
@@ -26,24 +28,42 @@ def builder(given: Inputs, *, numbers: bool = False) -> Builder:
     return _arrays(given.columns) if given.form == "array" else _frames(given.columns, numbers)
 
 
+def strings(form: str) -> AbstractContextManager[object]:
+    """Keep pandas from PyArrow's strings, where that is installed: models take a sixth longer to read them."""
+    if form != "frame" or not _infers_strings():
+        return nullcontext()
+    context: AbstractContextManager[object] = extras.load("pandas").option_context("mode.string_storage", "python")
+    return context
+
+
+@functools.cache
+def _infers_strings() -> bool:
+    pandas = extras.load("pandas")
+    return isinstance(pandas.Series(["text"]).dtype, pandas.StringDtype)
+
+
 def _frames(given: Sequence[Input], numbers: bool) -> Builder:
     numpy, pandas = extras.load("numpy"), extras.load("pandas")
+    text = pandas.StringDtype("python", na_value=numpy.nan) if _infers_strings() else None
+    names = pandas.Index([each.name for each in given], dtype=text)
 
     def frame(columns: Columns, n: int) -> Any:
-        return pandas.DataFrame(
+        made = pandas.DataFrame(
             {
-                each.name: _series(columns[each.field.name], each, each.field, numbers)
+                each.name: _series(columns[each.field.name], each, each.field, numbers=numbers, text=text)
                 if each.field
                 else numpy.full(n, None, dtype=object)
                 for each in given
             },
             copy=False,
         )
+        made.columns = names
+        return made
 
     return frame
 
 
-def _series(values: list[object], each: Input, of: Field, numbers: bool) -> Any:
+def _series(values: list[object], each: Input, of: Field, *, numbers: bool, text: object) -> Any:
     numpy, pandas = extras.load("numpy"), extras.load("pandas")
     whole = None not in values
     if each.categories:
@@ -59,8 +79,11 @@ def _series(values: list[object], each: Input, of: Field, numbers: bool) -> Any:
         return numpy.array(values, dtype=bool)
     if of.type == "integer" or of.is_of_numbers:
         return numpy.array(values) if whole else numpy.array(_filled(values, each.gap), dtype=float)
+    filled = _filled(values, each.gap)
+    if text is not None and {type(value) for value in filled} == {str}:
+        return pandas.array(filled, dtype=text)
     made = numpy.empty(len(values), dtype=object)
-    made[:] = _filled(values, each.gap)
+    made[:] = filled
     return made
 
 
