@@ -2,7 +2,7 @@
 # trap: google.colab does not exist elsewhere; its lines must go, and the path then falls back to the local file; form fields (#@param) are plain assignments that matter
 # follows: https://github.com/Ndanu-eng/BANK-CHURN-PREDICTION (drive.mount, a path on Drive, read_csv) and the Colab idioms of https://github.com/googlecolab/colabtools
 # saves: model.pkl
-# keeps: DRIVE_PATH if os.path.exists(DRIVE_PATH) else 'customers.csv' | C = 0.3 | USE_SERVICES = True | pd.read_csv(DATA) | pipe.fit(X, y) | joblib.dump(pipe, 'model.pkl')
+# keeps: DRIVE_PATH if os.path.exists(DRIVE_PATH) else 'customers.csv' | default=0.3 | USE_SERVICES = True | pd.read_csv(DATA) | pipe.fit(X, y) | joblib.dump(pipe, 'model.pkl')
 # drops: google.colab | drive.mount | files.upload | files.download | data_table | uploaded | cross_val_score | sns. | !cp | !ls
 # data: customers.csv
 

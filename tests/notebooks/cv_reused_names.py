@@ -2,7 +2,7 @@
 # trap: the trial split and the cross-validation loops set the same names (dv, model, C, part, y) as the final fit; only the last assignment counts, also for the file name
 # follows: https://github.com/DataTalksClub/machine-learning-zoomcamp 05-deployment/code/05-train-churn-model.ipynb (order of the steps)
 # saves: churn-C0.5.bin
-# keeps: def fit_on | dv, model = fit_on(part, y, C) | C = 0.5 | part, y = rest, rest['Churn'] | target_file = | pickle.dump((dv, model)
+# keeps: def fit_on | dv, model = fit_on(part, y, C) | default=0.5 | part, y = rest, rest['Churn'] | target_file = | pickle.dump((dv, model)
 # drops: KFold | per_fold | rest.iloc
 # data: customers.csv
 

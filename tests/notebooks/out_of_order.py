@@ -1,7 +1,7 @@
 # about: wine classifier whose cells were run in another order than they stand in
 # trap: cells executed out of order: in document order X is asked for before features exist; even repaired, the late cells (cap, C) would come after the fit and give another model
 # saves: wine.pkl
-# keeps: features = ['alcohol' | features.append('proline') | clip(upper=cap) | cap = | strength = 0.2
+# keeps: features = ['alcohol' | features.append('proline') | clip(upper=cap) | cap = | default=0.2
 # drops: strength = 5 | matplotlib | value_counts | cross_val_score
 # data: none
 

@@ -1,7 +1,7 @@
 # about: comprehensions, lambdas and functions use the same one-letter names as the globals that set up the model
 # trap: names in comprehensions and lambdas do not touch globals c, n, x; a for loop at cell level (k) does and leaves its last value for a feature
 # saves: model.joblib
-# keeps: c = 0.35 | n = 800 | for k in range(2, 6) | labels=False | C=c
+# keeps: default=0.35 | default=800 | for k in range(2, 6) | labels=False | C=c
 # drops: few = [ | by_group | def describe | values in all | matplotlib
 # data: customers.csv
 

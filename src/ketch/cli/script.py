@@ -32,7 +32,9 @@ FILES: Final = ("data", "contract", "test_data", "metrics", "card")  # options t
 def script_command(notebook: Path, output: Path | None, page: Path | None, **flags: Any) -> None:
     """Write the training script that a notebook contains, and prove that it makes the same model."""
     place = output or notebook.with_suffix(".py")
-    _require_own(place, notebook, force=flags["force"])
+    listed = place.with_suffix(".requirements.txt")
+    for path in (place, listed):
+        _require_own(path, notebook, force=flags["force"])
     run, network, shell = not flags["no_run"], flags["network"], flags["allow_shell"]
     made, proof = proved(read(notebook), model=flags["model"], run=run, network=network, shell=shell)
     write(place, made.text)
@@ -44,7 +46,8 @@ def script_command(notebook: Path, output: Path | None, page: Path | None, **fla
         click.echo(as_text(made, proof), nl=False)
         click.echo(f"{place}: {len(made.text.splitlines())} lines")
     if made.requirements:
-        note(f"the notebook installs {', '.join(made.requirements)}")
+        write(listed, made.locked())
+        note(f"the notebook installs {', '.join(made.requirements)}: {listed} pins what the script needs")
     if proof.ran and not proof.holds:
         raise NotProved(verdict(proof), hint=f"What ran is in {place} all the same; the warning at its top says why.")
 

@@ -10,13 +10,16 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from ketch import extras
 from ketch.errors import InputError
+from ketch.lock import NAME, canonical, capture
+from ketch.schema import slug
 from ketch.slicer.cut import Cut
 from ketch.slicer.flow import Step, summarise
 from ketch.slicer.goal import Goal, find, fitted_in
@@ -28,7 +31,12 @@ from ketch.slicer.scope import STREAMS, Scope, root_of
 __all__ = ["Line", "Notebook", "Script", "read", "script", "whole"]
 
 SEED: Final = 0
-MARK: Final = "Made by `ketch script` from its cells"
+MARK: Final = "Made by `ketch script`"
+LOCKED: Final = f"# {MARK}: what the script needs, in the versions of the environment that it was made in."
+REQUIREMENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[\w,.-]+\])?([<>=!~].*)?|[A-Za-z0-9._-]+@\S+|git\+\S+")
+WITH_A_VALUE: Final = frozenset(
+    "-c --constraint -e --editable -f --find-links -i --index-url --extra-index-url -t".split()
+)
 LONGEST_WORDS: Final = 12  # lines of a markdown cell that become a comment
 
 
@@ -58,6 +66,13 @@ class Script:
 
     calls: tuple[str, str] = ("", "")  # what packs the model, and the same with all that is saved
 
+    def warned(self, why: str) -> "Script":
+        """Give it with a warning at its top: nobody has seen it make the notebook's model."""
+        at = self.text.index('"""', 3)
+        words = " ".join(why.replace("\\", "/").replace('"', "'").split())
+        said = textwrap.fill(f"WARNING: not proved to make the notebook's model. {words}", 110, break_long_words=False)
+        return replace(self, text=f"{self.text[:at]}\n{said}\n{self.text[at:]}")
+
     @property
     def trial(self) -> str:
         """Give the text in which all that the notebook saves is handed over, to be compared."""
@@ -71,7 +86,24 @@ class Script:
             "notebook": {"name": name, "sha256": hashlib.sha256(notebook).hexdigest()},
             "requirements": self.requirements,
         }
-        return {"training/train.py": text, "training/training.json": json.dumps(told, indent=1).encode() + b"\n"}
+        return {
+            "training/train.py": text,
+            "training/training.json": json.dumps(told, indent=1).encode() + b"\n",
+            "training/requirements.txt": self.locked().encode(),
+        }
+
+    def locked(self) -> str:
+        """Pin all that the script imports and the notebook installs, in the versions of this environment."""
+        tree = ast.parse(self.text)
+        imports = [each.name for node in ast.walk(tree) if isinstance(node, ast.Import) for each in node.names]
+        imports += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        names = {canonical(found[0]): each for each in self.requirements if (found := NAME.match(each))}
+        pins = {name: pin for name, pin in capture(imports, names).items() if name != "ketch"}
+        lines = [f"{name}=={pin}{_asked(names.get(name, name), name)}" for name, pin in pins.items()]
+        lines += [
+            f"{each}  # as the notebook has it: not installed here" for name, each in names.items() if name not in pins
+        ]
+        return "\n".join([LOCKED, *lines]) + "\n"
 
 
 def script(notebook: Notebook, *, model: str = "", tight: bool = True, without: frozenset[int] = frozenset()) -> Script:
@@ -131,7 +163,7 @@ class _Work:
         self._note_order()
         layout = arranged(self._kept(), [], goal, self.scope)
         layout.straight = why
-        return self._written(layout, None, warning=why)
+        return self._written(layout, None).warned(why)
 
     def script(self, goal: Goal) -> Script:
         self.goal = goal
@@ -150,9 +182,9 @@ class _Work:
             layout.evaluate = []
         return self._written(layout, measures)
 
-    def _written(self, layout: Layout, measures: Measures | None, *, warning: str = "") -> Script:
-        texts = measures.texts if measures else {}
-        head = self._head(layout, warning)
+    def _written(self, layout: Layout, measures: Measures | None) -> Script:
+        metrics = measures.metrics if measures else {}
+        head = self._head(layout)
         kept_steps = [each for step in self.steps if step.kept for each in step.walk()]
         draws = any(not each.effect.changes.keys().isdisjoint(STREAMS) for each in kept_steps)
         seed = not self.seeded and draws
@@ -161,7 +193,7 @@ class _Work:
         models = self._models()
         calls = self._pack(models), self._pack(self.goal.names)
         wanted = {*models, *self.goal.names}
-        writer = Writer(layout, wanted, self.scope, head=head, pack=calls[0], metrics=texts, seed=seed)
+        writer = Writer(layout, wanted, self.scope, head=head, pack=calls[0], metrics=metrics, seed=seed)
         kept = [each.kept for each in self.steps]
         lines = self._lines(measures.places if measures else [])
         name = self.notebook.path.stem
@@ -220,18 +252,18 @@ class _Work:
                 line = each.text.strip()[:120]
                 self.notes.append(f"Cell {each.cell.number} has a shell line, which the script does not run: {line}")
 
-    def _head(self, layout: Layout, warning: str) -> str:
+    def _head(self, layout: Layout) -> str:
         source = self.notebook.path.read_bytes()
         cells = sorted({each.statement.cell.number for each in [*layout.imports, *layout.body, *layout.definitions]})
-        said = f'"""Train the model of {self.notebook.path.name}.\n\n{MARK} {_spans(cells)}'
-        said += f" (SHA-256 {hashlib.sha256(source).hexdigest()[:16]}…).\n"
-        return said + (f"\nWARNING: not proved to make the same model. {warning}\n" if warning else "") + '"""\n'
+        name = self.notebook.path.name.replace("\\", "/").replace('"', "'")
+        said = f'"""Train the model of {name}.\n\n{MARK} from its cells {_spans(cells)}'
+        return said + f' (SHA-256 {hashlib.sha256(source).hexdigest()[:16]}…).\n"""\n'
 
     def _pack(self, names: Sequence[str]) -> str:
         if not names:
             return ""
         value = names[0] if len(names) == 1 else f"({', '.join(names)})"
-        return f'ketch.pack({value}, "{self.notebook.path.stem}.ketch")'
+        return f'ketch.pack({value}, "{slug(self.notebook.path.stem)}.ketch")'
 
     def _models(self) -> list[str]:
         """Name what of the saved objects is a model: a list of columns beside it is none, and a dict holds some."""
@@ -260,8 +292,8 @@ class _Work:
         ]
 
     def _requirements(self) -> list[str]:
-        words = [word for each in self.split.asides if each.kind == "pip" for word in each.text.split()]
-        return list(dict.fromkeys(word.strip("'\"") for word in words if not word.startswith("-")))
+        lines = [each.text for each in self.split.asides if each.kind == "pip"]
+        return list(dict.fromkeys(each for line in lines for each in asked_of_pip(line, self.notebook.path.parent)))
 
     def _lines(self, measures: Sequence[int]) -> list[Line]:
         found = [
@@ -292,6 +324,25 @@ class _Work:
         if not made:
             return "shows something" if any(each.effect.shows for each in step.walk()) else "looks only"
         return f"makes {', '.join(sorted(made)[:3])}, which the model does not need"
+
+
+def _asked(requirement: str, name: str) -> str:
+    return "" if canonical(requirement) == name else f"  # the notebook asks for {requirement}"
+
+
+def asked_of_pip(line: str, folder: Path) -> Iterator[str]:
+    """Give what a line of `pip install` asks for; a file of requirements beside the notebook is read."""
+    words = iter(re.split(r"\s+", re.split(r"[;&|>]\s|\s#", f" {line} ")[0].strip()))
+    for word in (each.strip("'\"") for each in words):
+        if word in {"-r", "--requirement"}:
+            listed = folder / next(words, "")
+            if listed.is_file():
+                for each in listed.read_text("utf-8", "replace").splitlines():
+                    yield from asked_of_pip(each, folder)
+        elif word in WITH_A_VALUE:
+            next(words, "")
+        elif REQUIREMENT.fullmatch(word):
+            yield word
 
 
 ASIDES: Final = {
@@ -349,5 +400,5 @@ def tidied(text: str) -> str:
             ["check", "--add-noqa"],
         ):
             command = [sys.executable, "-m", "ruff", *words, "--isolated", "--no-cache", "--quiet", str(place)]
-            subprocess.run(command, capture_output=True, check=False)
+            subprocess.run(command, capture_output=True, check=False, cwd=folder)
         return place.read_text("utf-8")

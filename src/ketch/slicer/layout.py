@@ -9,14 +9,14 @@ import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from ketch.slicer import libraries
 from ketch.slicer.flow import Step
 from ketch.slicer.goal import Goal, fits
 from ketch.slicer.notebook import Statement
 from ketch.slicer.scope import FILES, Scope
-from ketch.slicer.text import pruned
+from ketch.slicer.text import filled, pruned
 
 LIFTED: Final = frozenset(
     """random_state seed C n_splits test_size max_iter n_estimators max_depth learning_rate alpha n_neighbors n_clusters
@@ -41,6 +41,14 @@ class Kept:
     place: int = 0
 
 
+class Metric(NamedTuple):
+    """A number that measures the model: what it is called, how it is computed, the variable that holds it."""
+
+    name: str
+    value: str
+    variable: str = ""
+
+
 @dataclass
 class Parameter:
     """What a run may set: its name in the code, its option, its default as code, and what it is."""
@@ -48,8 +56,8 @@ class Parameter:
     name: str
     default: str
     kind: str
-    help: str
-    constant: str  # the module's constant that holds the default
+    help: str = ""
+    named: bool = False  # the notebook has a constant of this name
     nodes: list[ast.expr] = field(default_factory=list)
 
     @property
@@ -200,7 +208,9 @@ def lifted(layout: Layout, scope: Scope, taken: set[str]) -> list[Parameter]:
             or "\n" in str(value)
         ):
             continue
-        found[name] = Parameter(name, ast.unparse(node.value), type(value).__name__, "", name)
+        beside = re.search(r"#\s*(\S.*)", each.statement.text) if "#" not in str(value) else None
+        said = beside[1].replace("\\", "/").replace('"', "'").replace("%", "%%").strip() if beside else ""
+        found[name] = Parameter(name, ast.unparse(node.value), type(value).__name__, said, named=True)
     values: dict[str, list[ast.Constant]] = {}
     for each in [*layout.body, *layout.evaluate]:
         for part in ast.walk(each.step.node):
@@ -211,10 +221,8 @@ def lifted(layout: Layout, scope: Scope, taken: set[str]) -> list[Parameter]:
             continue
         own = _free(name.lower() if name != "C" else "C", taken)
         taken.add(own)
-        constant = _free(re.sub(r"\W", "_", name).upper() if name != "C" else "C_DEFAULT", taken)
-        taken.add(constant)
         what = "Where the data is read from." if name.startswith("data") else ""
-        found[own] = Parameter(own, ast.unparse(nodes[0]), type(nodes[0].value).__name__, what, constant, [*nodes])
+        found[own] = Parameter(own, ast.unparse(nodes[0]), type(nodes[0].value).__name__, what, nodes=[*nodes])
     return list(found.values())
 
 
@@ -263,7 +271,7 @@ class Writer:
         *,
         head: str,
         pack: str,
-        metrics: Mapping[int, str],
+        metrics: Mapping[int, Sequence[Metric]],
         seed: bool,
     ) -> None:
         self.layout, self.wanted, self.scope = layout, wanted, scope
@@ -273,8 +281,9 @@ class Writer:
         if seed:
             name = _free("seed", self.taken)
             said = "The seed of all random numbers; the notebook has none."
-            self.parameters.append(Parameter(name, "0", "int", said, name.upper()))
+            self.parameters.append(Parameter(name, "0", "int", said))
             self.seeding = [f"random.seed(options.{name})", f"numpy.random.seed(options.{name})"]
+        self.said = {constant_of(each.step.node): [*each.words, *each.statement.comments] for each in layout.constants}
         self.of_node = {id(node): each for each in self.parameters for node in each.nodes}
 
     def _names(self) -> set[str]:
@@ -299,7 +308,8 @@ class Writer:
         for each in kept:
             if each.words and lines:
                 lines.append("")
-            lines += [*each.words, *each.statement.comments, pruned(each.statement, each.step, edits)]
+            text = filled(each.statement, each.step) or pruned(each.statement, each.step, edits)
+            lines += [*each.words, *each.statement.comments, text]
         return lines
 
     def _imports(self) -> list[str]:
@@ -310,16 +320,13 @@ class Writer:
             "import ketch",
         ]
 
-    def _constants(self) -> list[str]:
-        made = [f"{each.constant} = {each.default}" for each in self.parameters if each.constant != each.name]
-        return made + self._text(self.layout.constants)
-
     def _in_functions(self) -> str:
         layout = self.layout
         load, train, evaluate = (self._called(*names) for names in NAMES)
-        blocks = [self.head, *self._imports(), "", *self._constants(), ""]
+        blocks = [self.head, *self._imports(), "", *self._text(self._constants()), ""]
         for each in layout.definitions:
-            blocks += ["", *each.words, *each.statement.comments, pruned(each.statement, each.step, {}), ""]
+            text = _dense(pruned(each.statement, each.step, {}))
+            blocks += ["", *each.words, *each.statement.comments, text, ""]
         body: list[str] = []
         saving = self._reads([*layout.save, *layout.evaluate]) | self.wanted
         if layout.load:
@@ -330,7 +337,9 @@ class Writer:
                 if given
                 else f"{load}({self._passed(layout.load)})"
             )
-        if layout.train:
+        if self._trained_at_once():
+            body += self._text(layout.train, options="options.")
+        elif layout.train:
             taken = self._outputs(layout.load, self._reads(layout.train))
             given = self._outputs(layout.train, saving)
             blocks += self._function(train, layout.train, taken, given, "Fit the model.")
@@ -347,9 +356,9 @@ class Writer:
                 '    print(f"{name}: {value:.4f}")',
             ]
         body += self._text(layout.save, options="options.")
-        wanted = self._reads(layout.save)
+        wanted = self._reads([*layout.save, *(layout.train if self._trained_at_once() else [])])
         body = [
-            f"{own.name} = options.{own.name}" for own in self.parameters if own.name == own.constant in wanted
+            f"{own.name} = options.{own.name}" for own in self.parameters if own.named and own.name in wanted
         ] + body
         body.append(self.pack)
         if self.seed:
@@ -363,6 +372,19 @@ class Writer:
         blocks += ["", "", 'if __name__ == "__main__":', "    main()"]
         return "\n".join(blocks) + "\n"
 
+    def _constants(self) -> list[Kept]:
+        """Give the constants that no option stands for."""
+        options = {each.name for each in self.parameters if each.named}
+        return [each for each in self.layout.constants if constant_of(each.step.node) not in options]
+
+    def _trained_at_once(self) -> bool:
+        """Say whether one call of the notebook's own `train` is all there is to it."""
+        return len(self.layout.train) == 1 and NAMES[1][0] in {
+            node.func.id
+            for node in ast.walk(self.layout.train[0].step.node)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        } & {*self.scope.functions}
+
     def _called(self, *names: str) -> str:
         return next((name for name in names if name not in self.taken), _free(names[0], self.taken))
 
@@ -375,12 +397,22 @@ class Writer:
         return ["", f"def {name}({head}):", f'    """{says}"""', *_indented([*lines, *last]), ""]
 
     def _evaluate(self, name: str, taken: Sequence[str]) -> list[str]:
-        lines: list[str] = ["measured = {}"]
-        for each in self.layout.evaluate:
-            if id(each.step) in self.metrics:
-                lines += [*each.statement.comments, self.metrics[id(each.step)]]
-            else:
-                lines += self._text([each])
+        steps = self.layout.evaluate
+        own = [self.metrics.get(id(each.step), ()) for each in steps]
+        tail = next((place for place, found in enumerate(own) if found), 0)
+        read = {name for each in steps for name in each.step.effect.reads}
+        if all(own[tail:]) and not read & {each.variable for found in own for each in found}:
+            entries = [f'"{each.name}": {each.value}' for found in own for each in found]
+            words = [word for each in steps[tail:] for word in each.statement.comments]
+            lines = [*self._text(steps[:tail]), *words, f"return {{{', '.join(entries)}}}"]
+        else:
+            lines = ["measured = {}"]
+            for each, found in zip(steps, own, strict=True):
+                lines += each.statement.comments if found else self._text([each])
+                for metric in found:
+                    made = f"{metric.variable} = {metric.value}\n" if metric.variable else ""
+                    lines.append(f'{made}measured["{metric.name}"] = {metric.variable or metric.value}')
+            lines.append("return measured")
         head = ", ".join(
             [*taken, *(["*", *self._wanted(self.layout.evaluate)] if self._wanted(self.layout.evaluate) else [])]
         )
@@ -388,14 +420,13 @@ class Writer:
             "",
             f"def {name}({head}):",
             '    """Measure the model; the gate for retraining asks for this."""',
-            *_indented([*lines, "return measured"]),
+            *_indented(lines),
             "",
         ]
 
     def _straight(self) -> str:
         layout = self.layout
         lines = [self.head, *self._imports(), ""]
-        lines += [f"{each.constant} = {each.default}" for each in self.parameters if each.constant != each.name]
         lines += [
             "",
             "def parsed():",
@@ -407,7 +438,7 @@ class Writer:
         order = sorted([*layout.constants, *layout.definitions, *layout.body], key=lambda each: each.place)
         for each in order:
             name = constant_of(each.step.node)
-            if any(other.name == name == other.constant for other in self.parameters):
+            if any(other.named and other.name == name for other in self.parameters):
                 lines += [*each.words, *each.statement.comments, f"{name} = options.{name}"]
             else:
                 lines += self._text([each], options="options.")
@@ -416,11 +447,12 @@ class Writer:
     def _parser(self) -> list[str]:
         lines = ['parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\\n")[0])']
         for each in self.parameters:
-            default = each.constant if each.constant != each.name else each.default
             said = each.help or f"{each.name.strip('_')} of the notebook."
             kind = "" if each.kind == "str" else f", type={each.kind}"
-            told = f'dest="{each.name}"{kind}, default={default}, help="{said} [%(default)s]"'
-            lines.append(f'parser.add_argument("{each.option}", {told})')
+            dest = "" if each.option == f"--{each.name.replace('_', '-')}" else f', dest="{each.name}"'
+            told = f'{dest}{kind}, default={each.default}, help="{said} [%(default)s]"'
+            words = self.said.get(each.name, []) if each.named else []
+            lines += [*words, f'parser.add_argument("{each.option}"{told})']
         return [*lines, "options = parser.parse_args()"]
 
     # ---- names that go from one function to the next ---------------------------------------------------
@@ -434,8 +466,8 @@ class Writer:
         return [name for name in dict.fromkeys(made) if name in wanted and not name.startswith("*")]
 
     def _wanted(self, kept: Sequence[Kept]) -> list[str]:
-        """Name the parameters that statements use, with their defaults."""
-        return [f"{each.name}={each.constant}" for each in self._used(kept)]
+        """Name the parameters that statements use."""
+        return [each.name for each in self._used(kept)]
 
     def _used(self, kept: Sequence[Kept]) -> list[Parameter]:
         reads = self._reads(kept)
@@ -443,7 +475,7 @@ class Writer:
         return [
             each
             for each in self.parameters
-            if (each.name in reads and each.constant == each.name) or any(id(node) in inside for node in each.nodes)
+            if (each.named and each.name in reads) or any(id(node) in inside for node in each.nodes)
         ]
 
     def _passed(self, kept: Sequence[Kept], taken: Sequence[str] = ()) -> str:
@@ -464,6 +496,19 @@ def _indented(lines: Iterable[str]) -> list[str]:
             for place, line in enumerate(block.split("\n"))
         ]
     return made
+
+
+def _dense(block: str) -> str:
+    """Leave out blank lines within a function, unless a comment or another function follows."""
+    inside, lines = _inside_texts(block), block.split("\n")
+    kept = [
+        line
+        for place, line in enumerate(lines)
+        if line.strip()
+        or place in inside
+        or re.match(r"\s*(#|@|(async )?def |class )", "".join(lines[place + 1 :][:1]))
+    ]
+    return "\n".join(kept)
 
 
 def _inside_texts(block: str) -> set[int]:

@@ -7,6 +7,7 @@ from typing import Final
 from ketch.slicer.cut import Cut
 from ketch.slicer.flow import Step
 from ketch.slicer.goal import Goal, fitted_in
+from ketch.slicer.layout import Metric
 from ketch.slicer.scope import Scope
 
 MOST: Final = 8
@@ -27,18 +28,18 @@ def _plain(node: ast.AST) -> Iterator[ast.AST]:
 
 
 class Measures:
-    """The statements that measure the model, with what they need, and their text in `evaluate()`."""
+    """The statements that measure the model, with what they need, and what `evaluate()` gives back of each."""
 
     def __init__(self, cut: Cut, goal: Goal, scope: Scope) -> None:
         self.cut, self.goal, self.scope = cut, goal, scope
-        self.texts: dict[int, str] = {}
+        self.metrics: dict[int, list[Metric]] = {}
         self.places: list[int] = []
         self.final = {place for place, step in enumerate(cut.steps[: goal.until]) if step.kept and self._fits(step)}
         names: set[str] = set()
         for place, step in enumerate(cut.steps):
             calls = self._measuring(step)
             if calls and self.final and place > max(self.final) and len(names) < MOST and self._take(place):
-                self.texts[id(step)] = self._text(step, calls, names)
+                self.metrics[id(step)] = self._metrics(step, calls, names)
         self.places.sort()
 
     def _fits(self, step: Step) -> bool:
@@ -92,13 +93,13 @@ class Measures:
                     wanted |= each.effect.reads
         return False
 
-    def _text(self, step: Step, calls: list[ast.Call], names: set[str]) -> str:
+    def _metrics(self, step: Step, calls: list[ast.Call], names: set[str]) -> list[Metric]:
         node = step.node
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
             names.add(name)
-            return f'{ast.unparse(node)}\nmeasured["{name}"] = {name}'
-        lines = []
+            return [Metric(name, ast.unparse(node.value), name)]
+        found = []
         for call in calls:
             last = self.scope.dotted(call.func).rpartition(".")[2] or "score"
             name = base = last.removesuffix("_score")
@@ -106,5 +107,5 @@ class Measures:
             while name in names:
                 name, number = f"{base}_{number}", number + 1
             names.add(name)
-            lines.append(f'measured["{name}"] = {ast.unparse(call)}')
-        return "\n".join(lines)
+            found.append(Metric(name, ast.unparse(call)))
+        return found

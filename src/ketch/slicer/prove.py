@@ -103,14 +103,14 @@ def proved(
     except InputError as error:
         return whole(notebook, f"{error.message}. {error.hint}", model=model), Proof(failure=error.message)
     if not run:
-        return made, Proof(ran=False)
+        return made.warned("Nothing was run (--no-run)."), Proof(ran=False)
     with tempfile.TemporaryDirectory(prefix="ketch-script-") as name:
         trial = Trial(notebook, Path(name), network=network, shell=shell)
         proof = trial.proof(made)
         if proof.holds:
             return _trimmed(trial, made, model), proof
         if proof.of_notebook:
-            return script_of(notebook, model=model, tight=False), proof
+            return script_of(notebook, model=model, tight=False).warned(proof.failure), proof
         careful = script_of(notebook, model=model, tight=False)
         if careful.text != made.text and (again := trial.proof(careful)).holds:
             return careful, again

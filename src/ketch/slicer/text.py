@@ -5,11 +5,15 @@ Statement, Step --*pruned*--> lines of code
 
 import ast
 import copy
+import json
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from ketch.slicer.flow import Step
 from ketch.slicer.notebook import Statement
 
+WIDTH: Final = 120
 Edits = Mapping[int, str]  # what stands in place of a node, by the node's id
 
 
@@ -33,6 +37,24 @@ def pruned(statement: Statement, step: Step, edits: Edits) -> str:
         if empty:
             fill[above] = " " * node.col_offset + "pass"
     return "\n".join(fill.get(place, line) for place, line in enumerate(lines) if place not in drop or place in fill)
+
+
+def filled(statement: Statement, step: Step) -> str:
+    """Write a long list of plain values in as few lines as it takes, empty where a statement is something else."""
+    node = step.node
+    if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.List | ast.Tuple | ast.Set):
+        return ""
+    value = node.value
+    values = [each.value for each in value.elts if isinstance(each, ast.Constant)]
+    if "#" in statement.text or len(values) < len(value.elts) or len(ast.unparse(node)) < WIDTH:
+        return ""
+    parts = [json.dumps(each, ensure_ascii=False) if type(each) is str else repr(each) for each in values]
+    if any(len(part) > WIDTH or " " in part for part in parts):
+        return ""
+    lines = textwrap.wrap(", ".join(parts) + ",", WIDTH - 8, break_long_words=False, break_on_hyphens=False)
+    first, last = {"List": ("[", "]"), "Tuple": ("(", ")"), "Set": ("{", "}")}[type(value).__name__]
+    names = " = ".join(ast.unparse(each) for each in node.targets)
+    return "\n".join([f"{names} = {first}", *(f"    {line}" for line in lines), f"{last}  # fmt: skip"])
 
 
 def first_line(node: ast.stmt) -> int:
