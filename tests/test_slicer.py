@@ -146,6 +146,33 @@ def test_what_pip_installs_is_pinned(tmp_path: Path) -> None:
     assert "ketch" not in {each.partition("=")[0] for each in pins}
 
 
+# what stands before the fit, the fit itself, and how the script packs what comes of it
+CALLS = {
+    (
+        "X, y = df[['a', 'b']], df['y']",
+        "model = LinearRegression().fit(X, y)",
+    ): 'model, "book.ketch", data=X, target="y"',
+    ("X, y = df[['a', 'b']], df.y.values", "model = LinearRegression().fit(X, y)"): 'data=X, target="y"',
+    ("X = df.drop(columns='y')", "model = LinearRegression()\nmodel.fit(X=X, y=df.pop('y'))"): 'data=X, target="y"',
+    ("Z = df[['a', 'b']]\nlog = np.log1p(df['y'])", "model = LinearRegression().fit(Z, log)"): '"book.ketch", data=Z)',
+    ("", FIT): 'model, "book.ketch", target="y")',
+    (
+        "from sklearn.model_selection import train_test_split as cut\nA, B, c, d = cut(df[['a', 'b']], df['y'] > 1)",
+        "model = LinearRegression().fit(A, c.astype(int))",
+    ): 'data=A, target="y"',
+    (
+        "def fitted(part, wanted):\n    return LinearRegression().fit(part[['a', 'b']], wanted)",
+        "model = fitted(df, df.y.values)",
+    ): 'model, "book.ketch", target="y")',
+}
+
+
+@pytest.mark.parametrize("cells", CALLS)
+def test_the_script_says_what_the_model_was_fitted_on(tmp_path: Path, cells: tuple[str, str]) -> None:
+    text = sliced(tmp_path, *cells).text
+    assert CALLS[cells] in text, text
+
+
 def test_seeds_and_draws_stay_together(tmp_path: Path) -> None:
     made = sliced(tmp_path, "np.random.seed(3)", "df.sample(2)", "df['a'] += np.random.rand(3)", FIT)
     assert "np.random.seed(3)" in made.text
@@ -252,6 +279,17 @@ def test_a_script_that_makes_another_model_is_found_out(tmp_path: Path) -> None:
             proof = Trial(book, Path(folder), network=False, shell=False).proof(spoilt)
         assert not proof.holds
         assert wanted in proof.failure + " ".join(proof.differences)
+
+
+@pytest.mark.notebook
+@pytest.mark.timeout(300)
+def test_data_that_cannot_be_packed_is_left_out(tmp_path: Path) -> None:
+    sliced(tmp_path, "X = df[['a', 'b']].to_numpy()", "model = LinearRegression().fit(X, df['y'])")
+    made, proof = proved(read(tmp_path / "book.ipynb"))
+    assert proof.holds
+    assert proof.refusals["data"]
+    assert 'ketch.pack(model, "book.ketch", target="y")' in made.text
+    assert any("ketch.pack refuses" in note for note in made.notes) == bool(proof.refusals["bare"])
 
 
 @pytest.mark.notebook

@@ -14,13 +14,14 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from ketch import extras
 from ketch.errors import InputError
 from ketch.lock import NAME, canonical, capture
 from ketch.schema import slug
 from ketch.slicer.cut import Cut
+from ketch.slicer.fitted import fitted_on
 from ketch.slicer.flow import Step, summarise
 from ketch.slicer.goal import Goal, find, fitted_in
 from ketch.slicer.layout import Kept, Layout, Writer, arranged
@@ -50,6 +51,14 @@ class Line:
     reason: str
 
 
+class Packing(NamedTuple):
+    """The call that packs the model, the same without data, and one that hands over all that the notebook saves."""
+
+    written: str
+    bare: str
+    everything: str
+
+
 @dataclass
 class Script:
     """A training script, where each piece of the notebook went, and what there is to say."""
@@ -64,7 +73,7 @@ class Script:
     seeded: bool = True
     spare: list[int] = field(default_factory=list)  # statements that set a part which nothing mentions again
 
-    calls: tuple[str, str] = ("", "")  # what packs the model, and the same with all that is saved
+    packing: Packing | None = None
 
     def warned(self, why: str) -> "Script":
         """Give it with a warning at its top: nobody has seen it make the notebook's model."""
@@ -75,8 +84,16 @@ class Script:
 
     @property
     def trial(self) -> str:
-        """Give the text in which all that the notebook saves is handed over, to be compared."""
-        return self.text.replace(*self.calls) if self.calls[0] else self.text
+        """Give the text in which all that the notebook saves is handed over first, to be compared."""
+        own = self.packing
+        return self.text.replace(own.written, f"{own.everything}; {own.written}") if own else self.text
+
+    def bare(self) -> "Script":
+        """Give it without the data that `ketch.pack` is told of."""
+        own = self.packing
+        if own is None:
+            return self
+        return replace(self, text=self.text.replace(own.written, own.bare), packing=own._replace(written=own.bare))
 
     def record(self, notebook: bytes, name: str) -> dict[str, bytes]:
         """Give what goes into a bundle: the script, its SHA-256 and the notebook's, by member."""
@@ -191,15 +208,21 @@ class _Work:
         if seed:
             self.notes.append("The notebook draws random numbers without a seed: the script has one, --seed.")
         models = self._models()
-        calls = self._pack(models), self._pack(self.goal.names)
+        packing = self._packing(models, layout)
         wanted = {*models, *self.goal.names}
-        writer = Writer(layout, wanted, self.scope, head=head, pack=calls[0], metrics=metrics, seed=seed)
+        text = ""
+        for call in dict.fromkeys([packing.written, packing.bare] if packing else [""]):
+            named = {each.id for each in ast.walk(ast.parse(call)) if isinstance(each, ast.Name)} - {"ketch"}
+            writer = Writer(layout, wanted | named, self.scope, head=head, pack=call, metrics=metrics, seed=seed)
+            text = tidied(writer.text())
+            if call in text:  # else the formatter has broken it into several lines
+                packing = packing and packing._replace(written=call)
+                break
         kept = [each.kept for each in self.steps]
         lines = self._lines(measures.places if measures else [])
         name = self.notebook.path.stem
-        text, spare = tidied(writer.text()), self._spare()
         needs = self._requirements()
-        return Script(text, name, self.goal, lines, self.notes, needs, kept, self.seeded, spare, calls)
+        return Script(text, name, self.goal, lines, self.notes, needs, kept, self.seeded, self._spare(), packing)
 
     def _close_files(self) -> None:
         """Keep what closes the files that the model is saved to."""
@@ -259,11 +282,17 @@ class _Work:
         said = f'"""Train the model of {name}.\n\n{MARK} from its cells {_spans(cells)}'
         return said + f' (SHA-256 {hashlib.sha256(source).hexdigest()[:16]}…).\n"""\n'
 
-    def _pack(self, names: Sequence[str]) -> str:
-        if not names:
-            return ""
-        value = names[0] if len(names) == 1 else f"({', '.join(names)})"
-        return f'ketch.pack({value}, "{slug(self.notebook.path.stem)}.ketch")'
+    def _packing(self, models: Sequence[str], layout: Layout) -> Packing | None:
+        if not models:
+            return None
+        path = f'"{slug(self.notebook.path.stem)}.ketch"'
+        told = fitted_on(self.steps[: self.goal.until], models, self.scope)
+        made = {name for each in layout.body for part in each.step.walk() for name in part.effect.binds}
+        data = f", data={told.data}" if self.tight and len(models) == 1 and told.data in made else ""
+        target = f", target={json.dumps(told.target, ensure_ascii=False)}" if told.target else ""
+        bare = f"ketch.pack({_value(models)}, {path}"
+        everything = f"ketch.pack({_value(self.goal.names)}, {path})"
+        return Packing(f"{bare}{data}{target})", f"{bare}{target})", everything)
 
     def _models(self) -> list[str]:
         """Name what of the saved objects is a model: a list of columns beside it is none, and a dict holds some."""
@@ -353,6 +382,10 @@ ASIDES: Final = {
     "host": "speaks to the notebook's host",
     "broken": "is no Python",
 }
+
+
+def _value(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"({', '.join(names)})"
 
 
 def _told(node: ast.AST) -> str:

@@ -23,7 +23,7 @@ from ketch.errors import InputError
 from ketch.slicer import SEED, Script, whole
 from ketch.slicer import script as script_of
 from ketch.slicer.notebook import Notebook, Split
-from ketch.slicer.run import PATIENCE, run
+from ketch.slicer.run import PATIENCE, refusals, run
 
 LEFT: Final = frozenset(
     {".git", ".venv", "venv", "node_modules", "__pycache__", ".ipynb_checkpoints", ".tox", ".cache"}
@@ -57,6 +57,7 @@ class Proof:
     failure: str = ""
     of_notebook: bool = False  # it is the notebook that could not be run
     differences: list[str] = field(default_factory=list)
+    refusals: dict[str, str] = field(default_factory=dict)  # of `ketch.pack`, with the script's data and without
 
     @property
     def holds(self) -> bool:
@@ -87,7 +88,9 @@ class Trial:
         place = _copied(self.notebook, self.folder / f"script{self._tries}") / "ketch_script.py"
         place.write_text(made.trial, "utf-8")
         failure = run(place, other)
-        return Proof(failure=failure) if failure else Proof(differences=compare(one, other))
+        if failure:
+            return Proof(failure=failure)
+        return Proof(differences=compare(one, other), refusals=refusals(other))
 
 
 def proved(
@@ -108,12 +111,12 @@ def proved(
         trial = Trial(notebook, Path(name), network=network, shell=shell)
         proof = trial.proof(made)
         if proof.holds:
-            return _trimmed(trial, made, model), proof
+            return _packable(_trimmed(trial, made, model), proof), proof
         if proof.of_notebook:
             return script_of(notebook, model=model, tight=False).warned(proof.failure), proof
         careful = script_of(notebook, model=model, tight=False)
         if careful.text != made.text and (again := trial.proof(careful)).holds:
-            return careful, again
+            return _packable(careful, again), again
     why = proof.failure or f"They differ: {'; '.join(proof.differences[:3])}"
     return whole(notebook, why, model=model), proof
 
@@ -130,6 +133,15 @@ def _trimmed(trial: Trial, made: Script, model: str) -> Script:
             spare, made = spare | {*group}, tighter
             if group == groups[0]:
                 break
+    return made
+
+
+def _packable(made: Script, proof: Proof) -> Script:
+    """Leave out data that `ketch.pack` refuses, and say so where it refuses the model as well."""
+    if proof.refusals.get("data"):
+        made = made.bare()
+    if why := proof.refusals.get("bare"):
+        made.notes.append(f"ketch.pack refuses this model as it is, so the script ends there: {why}")
     return made
 
 

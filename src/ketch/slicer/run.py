@@ -20,10 +20,26 @@ import cloudpickle, ketch
 out, told, script = sys.argv[1:]
 packed, told = ketch.pack, json.loads(told)
 def pack(model, path=None, **named):
+    if told is None and os.path.exists(out):
+        return tried(model, **named)
     with open(out, "wb") as file:
         cloudpickle.dump(model, file)
     if told is not None:
         return packed(model, told.pop("path", path), **{**named, **told})
+def tried(model, data=None, **named):
+    found = {}
+    for given in {"data": data}, {}:
+        if given and data is None:
+            continue
+        try:
+            packed(model, out + ".ketch", **given, **named)
+            found["data" if given else "bare"] = ""
+            break
+        except Exception as error:
+            hint = getattr(error, "hint", "")
+            found["data" if given else "bare"] = f"{error} {hint}".strip() or type(error).__name__
+    with open(out + ".json", "w") as file:
+        json.dump(found, file)
 ketch.pack = pack
 sys.argv = [script]
 sys.path[0] = os.getcwd()
@@ -31,10 +47,18 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
+def refusals(out: Path) -> dict[str, str]:
+    """Give why `ketch.pack` refuses what a script has made, with its `data` and without; empty where it does not."""
+    place = Path(f"{out.absolute()}.json")
+    found: dict[str, str] = json.loads(place.read_text("utf-8")) if place.exists() else {}
+    return found
+
+
 def run(script: Path, out: Path, pack: Mapping[str, Any] | None = None) -> str:
     """Run a script in its folder, and write the model that it packs to `out`; give why it failed, if it did.
 
-    `pack` is what `ketch.pack` is told beside what the script says; without it nothing is packed.
+    `pack` is what `ketch.pack` is told beside what the script says. Without it the first call only hands over the
+    model, and of a second one it is written beside `out` whether it can be packed.
 
     Raises:
         NotInstalled: the extra `notebook` is missing.
