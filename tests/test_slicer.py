@@ -2,26 +2,30 @@
 
 import hashlib
 import json
+import random
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import nbformat
 import psutil
 import pytest
 
 from ketch import bundle
-from ketch.errors import KetchError
-from ketch.slicer import Script, read, script
+from ketch.errors import InputError, KetchError
+from ketch.slicer import Script, read, script, whole
+from ketch.slicer.folder import copied
 from ketch.slicer.prove import Trial, proved
 from tests import lines
-from tests.corpus import NAMES, lay_out, plain
+from tests.corpus import NAMES, PLACE, cells_of, lay_out, plain
 from tests.running import KETCH
 from tests.soak.load import eventually
 
@@ -133,6 +137,196 @@ def test_the_order_in_which_cells_ran_counts(tmp_path: Path) -> None:
     text = made.text
     assert text.index("* 3") < text.index("LinearRegression()")
     assert any("order" in note for note in made.notes)
+
+
+def test_a_notebook_in_another_language_is_refused(tmp_path: Path) -> None:
+    made = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "ir", "display_name": "R", "language": "R"}})
+    made.cells = [nbformat.v4.new_code_cell("model <- lm(y ~ x)")]
+    nbformat.write(made, tmp_path / "book.ipynb")
+    with pytest.raises(InputError, match="written in r"):
+        read(tmp_path / "book.ipynb")
+
+
+def test_cells_that_are_no_python_are_left_out(tmp_path: Path) -> None:
+    broken = (
+        "return 3",
+        "def f(:\n  1",
+        "if x:\n    a\n  b",
+        '"""',
+        "nonlocal x",
+        "x = (",
+        "\0",
+        "print 'two'",
+        "a\\b",
+    )
+    made = sliced(tmp_path, *broken, "print('\\d')", FIT)
+    assert sum("is no Python" in note for note in made.notes) == len(broken)
+    compile(made.text, "script", "exec")
+
+
+@pytest.mark.parametrize("source", ["pd.read_csv('https://example.com/a.csv')", "datasets.fetch_openml('titanic')"])
+def test_data_from_the_network_is_seen(tmp_path: Path, source: str) -> None:
+    made = sliced(tmp_path, "from sklearn import datasets", f"df = {source}", FIT)
+    assert made.fetches
+    assert not sliced(tmp_path, "from sklearn import datasets", f"other = {source}", FIT).fetches
+
+
+def test_a_module_that_a_cell_writes_comes_along(tmp_path: Path) -> None:
+    cells = (
+        "%%writefile unused.py\nTHREE = 3",
+        "%%writefile shapes.py\ndef halved(frame):\n    return frame / 2",
+        "from shapes import halved",
+        "df[['a', 'b']] = halved(df[['a', 'b']])",
+    )
+    text = sliced(tmp_path, *cells, FIT).text
+    assert "unused" not in text
+    assert text.index("return frame / 2") < text.index("from shapes import halved") < text.index("halved(df")
+
+
+def test_what_lies_above_the_notebook_is_copied(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    for path in ("data/raw/a.csv", "src/features.py", "notes/b.txt", ".git/config", "work/deep/c.txt"):
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        (project / path).write_text(path)
+    sliced(project / "work", "import sys\nsys.path.append('..')", "pd.read_csv('../data/raw/a.csv')", FIT)
+    folder = copied(read(project / "work" / "book.ipynb"), tmp_path / "copy" / "one")
+    assert (folder / "../data/raw/a.csv").read_text() == "data/raw/a.csv"
+    assert (folder / "../src/features.py").exists()
+    assert (folder / "deep/c.txt").exists()
+    assert not (folder / "../notes").exists()
+    assert not (folder / "../.git").exists()
+    assert tmp_path / "copy" in folder.resolve().parents
+    sliced(project / "work", "open('../../../../etc/hosts'); open('../missing')", FIT)
+    assert (
+        copied(read(project / "work" / "book.ipynb"), tmp_path / "copy" / "two").resolve() == tmp_path / "copy" / "two"
+    )
+
+
+def test_the_model_may_be_named(tmp_path: Path) -> None:
+    cells = (
+        "first = LinearRegression().fit(df[['a']], df['y'])",
+        "second = LinearRegression().fit(df[['b']], df['y'])",
+    )
+    assert "first" not in sliced(tmp_path, *cells).text
+    text = sliced(tmp_path, *cells, model="first").text
+    assert "first = " in text
+    assert "second" not in text
+    with pytest.raises(InputError, match="third"):
+        sliced(tmp_path, *cells, model="third")
+
+
+def read_again(cells: list[Any], change: Callable[[Any], object]) -> list[Any]:
+    """Change each cell of code."""
+    for each in cells:
+        if each.cell_type == "code":
+            change(each)
+    return cells
+
+
+DISORDER: dict[str, Callable[[list[Any], list[Any], random.Random], list[Any]]] = {
+    "dropped": lambda cells, _, draw: [each for each in cells if draw.random() < 0.7],
+    "shuffled": lambda cells, _, draw: draw.sample(cells, len(cells)),
+    "mixed": lambda cells, others, _: [each for pair in zip(cells, others, strict=False) for each in pair],
+    "cut": lambda cells, _, draw: read_again(
+        cells, lambda each: each.update(source=each.source[: draw.randrange(2 * len(each.source) + 1)])
+    ),
+    "thinned": lambda cells, _, draw: read_again(
+        cells, lambda each: each.update(source="\n".join(x for x in each.source.split("\n") if draw.random() < 0.9))
+    ),
+    "recounted": lambda cells, _, draw: read_again(
+        cells, lambda each: each.update(execution_count=draw.choice([None, draw.randrange(50)]))
+    ),
+}
+
+
+@pytest.mark.parametrize("disorder", DISORDER)
+def test_notebooks_in_disorder_compile_or_are_refused(tmp_path: Path, disorder: str) -> None:
+    draw = random.Random(disorder)
+    for _ in range(4):
+        names = draw.choices([each for each in NAMES if ".marimo" not in each], k=2)
+        cells, others = ([*cells_of((PLACE / f"{name}.py").read_text("utf-8"))] for name in names)
+        made = nbformat.v4.new_notebook(cells=DISORDER[disorder](cells, others, draw))
+        nbformat.write(made, tmp_path / "book.ipynb")
+        book = read(tmp_path / "book.ipynb")
+        compile(whole(book, 'it is "so" \\ """').text, "script", "exec")
+        with suppress(KetchError):
+            compile(script(book).text, "script", "exec")
+
+
+def test_a_module_that_a_cell_writes_comes_along(tmp_path: Path) -> None:
+    cells = (
+        "%%writefile unused.py\nTHREE = 3",
+        "%%writefile shapes.py\ndef halved(frame):\n    return frame / 2",
+        "from shapes import halved",
+        "df[['a', 'b']] = halved(df[['a', 'b']])",
+    )
+    text = sliced(tmp_path, *cells, FIT).text
+    assert "unused" not in text
+    assert text.index("return frame / 2") < text.index("from shapes import halved") < text.index("halved(df")
+
+
+def test_what_lies_above_the_notebook_is_copied(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    for path in ("data/raw/a.csv", "src/features.py", "notes/b.txt", ".git/config", "work/deep/c.txt"):
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        (project / path).write_text(path)
+    sliced(project / "work", "import sys\nsys.path.append('..')", "pd.read_csv('../data/raw/a.csv')", FIT)
+    folder = copied(read(project / "work" / "book.ipynb"), tmp_path / "copy" / "one")
+    assert (folder / "../data/raw/a.csv").read_text() == "data/raw/a.csv"
+    assert (folder / "../src/features.py").exists()
+    assert (folder / "deep/c.txt").exists()
+    assert not (folder / "../notes").exists()
+    assert not (folder / "../.git").exists()
+    assert tmp_path / "copy" in folder.resolve().parents
+    sliced(project / "work", "open('../../../../etc/hosts'); open('../missing')", FIT)
+    assert (
+        copied(read(project / "work" / "book.ipynb"), tmp_path / "copy" / "two").resolve() == tmp_path / "copy" / "two"
+    )
+
+
+def test_the_model_may_be_named(tmp_path: Path) -> None:
+    cells = (
+        "first = LinearRegression().fit(df[['a']], df['y'])",
+        "second = LinearRegression().fit(df[['b']], df['y'])",
+    )
+    assert "first" not in sliced(tmp_path, *cells).text
+    text = sliced(tmp_path, *cells, model="first").text
+    assert "first = " in text
+    assert "second" not in text
+    with pytest.raises(InputError, match="third"):
+        sliced(tmp_path, *cells, model="third")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_notebooks_in_disorder_never_raise_anything_of_their_own(tmp_path: Path, seed: int) -> None:
+    """Cut, drop, mix and renumber the cells of real ones; what comes of it compiles, or is refused."""
+    draw = random.Random(seed)
+    for turn in range(6):
+        name, other = draw.choices([each for each in NAMES if ".marimo" not in each], k=2)
+        cells = [*cells_of((PLACE / f"{name}.py").read_text("utf-8"))]
+        match turn:
+            case 0:
+                cells = [each for each in cells if draw.random() < 0.7]
+            case 1:
+                draw.shuffle(cells)
+            case 2:
+                for each in cells:
+                    each.source = each.source[: draw.randrange(2 * len(each.source) + 1)]
+            case 3:
+                more = cells_of((PLACE / f"{other}.py").read_text("utf-8"))
+                cells = [each for pair in zip(cells, more, strict=False) for each in pair]
+            case 4:
+                for each in cells:
+                    each.source = "\n".join(line for line in each.source.split("\n") if draw.random() < 0.9)
+            case 5:
+                for each in cells:
+                    if each.cell_type == "code":
+                        each.execution_count = draw.choice([None, draw.randrange(50)])
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "book.ipynb")
+        book = read(tmp_path / "book.ipynb")
+        compile(whole(book, 'it is "so" \\ """').text, "script", "exec")
+        with suppress(KetchError):
+            compile(script(book).text, "script", "exec")
 
 
 def test_what_pip_installs_is_pinned(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ SIDE_DOORS = {
     "cli": {"script"},  # `pack` of a notebook begins with its script
     "serve": set("routes guard lineup metrics desk headers models openinference server supervisor".split()),
     "compiler": {"values", "build", "boosters", "trees"},
-    "slicer": set("libraries scope effects fitted flow notebook text cut goal measures layout run prove".split()),
+    "slicer": set(
+        "libraries scope effects fitted folder flow notebook text cut goal measures layout run prove".split()
+    ),
 }
 
 

@@ -38,6 +38,12 @@ REQUIREMENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[\w,.-]+\])?([<>=
 WITH_A_VALUE: Final = frozenset(
     "-c --constraint -e --editable -f --find-links -i --index-url --extra-index-url -t".split()
 )
+ADDRESS: Final = re.compile(r"(https?|ftp|s3|gs|gcs|abfss?|az|hdfs)://\S+")
+FETCHERS: Final = (
+    "sklearn.datasets.fetch_", "seaborn.load_dataset", "openml.", "kagglehub.", "yfinance.", "ucimlrepo.",
+    "datasets.load_dataset", "keras.datasets.", "tensorflow.keras.datasets.", "tensorflow_datasets.",
+    "statsmodels.api.datasets.get_rdataset",
+)  # fmt: skip
 LONGEST_WORDS: Final = 12  # lines of a markdown cell that become a comment
 
 
@@ -74,6 +80,7 @@ class Script:
     spare: list[int] = field(default_factory=list)  # statements that set a part which nothing mentions again
 
     packing: Packing | None = None
+    fetches: list[str] = field(default_factory=list)  # where what stays gets data from the network
 
     def warned(self, why: str) -> "Script":
         """Give it with a warning at its top: nobody has seen it make the notebook's model."""
@@ -221,8 +228,8 @@ class _Work:
         kept = [each.kept for each in self.steps]
         lines = self._lines(measures.places if measures else [])
         name = self.notebook.path.stem
-        needs = self._requirements()
-        return Script(text, name, self.goal, lines, self.notes, needs, kept, self.seeded, self._spare(), packing)
+        needs, spare, fetches = self._requirements(), self._spare(), self._fetches()
+        return Script(text, name, self.goal, lines, self.notes, needs, kept, self.seeded, spare, packing, fetches)
 
     def _close_files(self) -> None:
         """Keep what closes the files that the model is saved to."""
@@ -319,6 +326,16 @@ class _Work:
             for place, step in enumerate(self.steps[: self.goal.until])
             if step.kept and (part := _part_of(step.node)) and told[part] == 1
         ]
+
+    def _fetches(self) -> list[str]:
+        """Name the addresses and the calls by which what stays gets data from the network."""
+        found: dict[str, None] = {}
+        for node in (node for step in self.steps if step.kept for node in ast.walk(step.node)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and ADDRESS.match(node.value):
+                found[node.value] = None
+            elif isinstance(node, ast.Call) and self.scope.dotted(node.func).startswith(FETCHERS):
+                found[self.scope.dotted(node.func)] = None
+        return [*found]
 
     def _requirements(self) -> list[str]:
         lines = [each.text for each in self.split.asides if each.kind == "pip"]

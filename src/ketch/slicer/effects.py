@@ -99,6 +99,9 @@ class Reader(ast.NodeVisitor):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(libraries.SWITCHES):
             self.effect.change(SETTINGS, sure=True)
         self.effect.binds |= {each.asname or each.name.partition(".")[0] for each in node.names} - self.local
+        whole = [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
+        files = {f"{each.partition('.')[0]}.py" for each in whole} & self.scope.written
+        self.effect.reads |= {FILES + each for each in files}  # a module that a cell has written
 
     visit_ImportFrom = visit_Import
 

@@ -97,7 +97,7 @@ def arranged(kept: Sequence[Kept], evaluation: Sequence[Kept], goal: Goal, scope
     rest: list[Kept] = []
     for each in [*kept, *evaluation]:
         node = each.step.node
-        if isinstance(node, ast.Import | ast.ImportFrom):
+        if isinstance(node, ast.Import | ast.ImportFrom) and not each.step.effect.reads:
             layout.imports.append(each)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             layout.definitions.append(each)

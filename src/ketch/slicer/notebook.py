@@ -8,7 +8,8 @@ import graphlib
 import importlib
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,7 @@ BODIES: Final = frozenset({"time", "timeit", "capture", "prun", "memit", "mprun"
 PIP: Final = re.compile(
     r"^\s*(?:\{?sys\.executable\}?\s+-m\s+|python3?\s+-m\s+|uv\s+)?pip3?\s+install\s+(.*)$", re.DOTALL
 )
+WRITTEN: Final = re.compile(r"\s*%%(?:writefile|file)\s+(-a\s+|--append\s+)?['\"]?([^\s'\"]+)['\"]?[^\n]*\n?")
 CONDA: Final = re.compile(r"^\s*(?:conda|mamba)\s+install\s+(.*)$", re.DOTALL)
 
 
@@ -70,13 +72,25 @@ def read(path: Path) -> Notebook:
     except UnicodeDecodeError:
         raise InputError(f"{path} is not a text in UTF-8", hint="Give a notebook (.ipynb, .py or .md).") from None
     if path.suffix.lower() == ".ipynb":
-        return Notebook(path, [*_cells(_json(path, text))])
+        found = _json(path, text)
+        if (language := _language(found)) not in {"python", "python3", "ipython"}:
+            raise InputError(f"{path.name} is written in {language[:40]}", hint="Give a notebook in Python.")
+        return Notebook(path, [*_cells(found)])
     if path.suffix.lower() == ".py" and re.search(r"^\s*@\w+\.cell\b", text, re.MULTILINE) and "marimo" in text:
         return Notebook(path, [*_marimo(path, text)])
     if path.suffix.lower() in TEXTS:
         jupytext = extras.load("jupytext")
         return Notebook(path, [*_cells(jupytext.reads(text, fmt=path.suffix.lower().lstrip(".")))])
     raise InputError(f"{path.name} is no notebook", hint="Give one in .ipynb, .py or .md.")
+
+
+def _language(found: Mapping[str, Any]) -> str:
+    """Name the language of a notebook, where it says so."""
+    for part, key in (("language_info", "name"), ("kernelspec", "language")):
+        told = found.get("metadata", {}).get(part)
+        if isinstance(told, Mapping) and told.get(key):
+            return str(told[key]).lower()
+    return "python"
 
 
 def _json(path: Path, text: str) -> Any:
@@ -180,17 +194,17 @@ class Split:
     def take(self, cell: Cell) -> None:
         """Take the next cell."""
         source = cell.source
+        if written := WRITTEN.match(source):
+            return self._made(cell, _writing(written[2], source[written.end() :], add=bool(written[1])))
         while magic := re.match(r"\s*%%(\w+)[^\n]*\n?", source):
             if magic[1] not in BODIES:
                 return self._foreign(cell, magic[1], source)
             if magic[1] == "timeit":
                 return self.asides.append(Aside(cell, "magic", source))
             source = source[magic.end() :]
-        extras.load("ipykernel")  # which brings IPython
-        text = importlib.import_module("IPython.core.inputtransformer2").TransformerManager().transform_cell(source)
         try:
-            tree = ast.parse(text)
-        except (SyntaxError, ValueError, RecursionError) as error:
+            text, tree = _parsed(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             return self.asides.append(Aside(cell, "broken", f"{error}"))
         lines, end = text.splitlines(), 0
         for node in tree.body:
@@ -295,6 +309,23 @@ class Split:
             )
             self.asides.append(Aside(cell, kind, rest if name == "!" else f"%{line}"))
         return ""
+
+
+def _parsed(source: str) -> tuple[str, ast.Module]:
+    """Turn the text of a cell into Python, and that into its syntax; what Python would not compile is refused."""
+    extras.load("ipykernel")  # which brings IPython
+    magics = importlib.import_module("IPython.core.inputtransformer2").TransformerManager()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escapes in texts: they are the notebook's own
+        text = magics.transform_cell(source)
+        compile(text, "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        return text, ast.parse(text)
+
+
+def _writing(path: str, text: str, *, add: bool) -> str:
+    """Give the Python of a cell that is written to a file."""
+    text = text if text.endswith("\n") else text + "\n"
+    return f"with open({path!r}, {'a' if add else 'w'!r}) as file_of_cell:\n    file_of_cell.write({text!r})"
 
 
 def _of_magic(name: str, rest: str) -> str:

@@ -8,7 +8,6 @@ import importlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,15 +21,12 @@ from ketch import extras
 from ketch.errors import InputError
 from ketch.slicer import SEED, Script, whole
 from ketch.slicer import script as script_of
+from ketch.slicer.folder import copied
 from ketch.slicer.notebook import Notebook, Split
 from ketch.slicer.run import PATIENCE, refusals, run
 
-LEFT: Final = frozenset(
-    {".git", ".venv", "venv", "node_modules", "__pycache__", ".ipynb_checkpoints", ".tox", ".cache"}
-)
 MOST_TRIES: Final = 6
 LONGEST: Final = 80  # letters of a folder whose files can be sockets
-LARGE: Final = 100 << 20  # bytes of a file that is linked, not copied
 OFFLINE: Final = """
 import socket as __s
 def __refused(*given, **named):
@@ -78,14 +74,14 @@ class Trial:
         part = (made.goal.names, made.goal.until, () if made.seeded else tuple(made.kept))
         one = self.folder / "one"
         if self._ran != part:
-            place = _copied(self.notebook, self.folder / f"notebook{self._tries}")
+            place = copied(self.notebook, self.folder / f"notebook{self._tries}")
             failure = run_notebook(self.notebook, made, place, one, network=self.network, shell=self.shell)
             if failure:
                 return Proof(failure=failure, of_notebook=True)
             self._ran = part
         self._tries += 1
         other = self.folder / f"other{self._tries}"
-        place = _copied(self.notebook, self.folder / f"script{self._tries}") / "ketch_script.py"
+        place = copied(self.notebook, self.folder / f"script{self._tries}") / "ketch_script.py"
         place.write_text(made.trial, "utf-8")
         failure = run(place, other)
         if failure:
@@ -107,8 +103,12 @@ def proved(
         return whole(notebook, f"{error.message}. {error.hint}", model=model), Proof(failure=error.message)
     if not run:
         return made.warned("Nothing was run (--no-run)."), Proof(ran=False)
+    if made.fetches and not network:
+        made.notes.append(
+            f"The data comes from the network, which is open to the notebook: {', '.join(made.fetches[:3])}."
+        )
     with tempfile.TemporaryDirectory(prefix="ketch-script-") as name:
-        trial = Trial(notebook, Path(name), network=network, shell=shell)
+        trial = Trial(notebook, Path(name), network=network or bool(made.fetches), shell=shell)
         proof = trial.proof(made)
         if proof.holds:
             return _packable(_trimmed(trial, made, model), proof), proof
@@ -143,24 +143,6 @@ def _packable(made: Script, proof: Proof) -> Script:
     if why := proof.refusals.get("bare"):
         made.notes.append(f"ketch.pack refuses this model as it is, so the script ends there: {why}")
     return made
-
-
-def _copied(notebook: Notebook, place: Path) -> Path:
-    """Copy the folder of a notebook; what is large is linked."""
-
-    def copy(source: str, target: str) -> str:
-        if os.path.getsize(source) > LARGE:  # noqa: PTH202
-            os.symlink(os.path.abspath(source), target)  # noqa: PTH100, PTH211
-            return target
-        return str(shutil.copy2(source, target))
-
-    def left(folder: str, names: list[str]) -> set[str]:
-        own = {name for name in names if Path(folder, name).resolve() == place.parent.resolve()}
-        return own | (LEFT & {*names})
-
-    source = notebook.path.absolute().parent
-    shutil.copytree(source, place, copy_function=copy, ignore=left, ignore_dangling_symlinks=True)
-    return place
 
 
 def run_notebook(notebook: Notebook, script: Script, folder: Path, out: Path, *, network: bool, shell: bool) -> str:

@@ -17,10 +17,11 @@ STYLE: Final = """
 body { max-width: 90rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; width: 100% }
 td { vertical-align: top; padding: .4rem .6rem; border-top: 1px solid #8884 }
-td.cell { white-space: nowrap; color: #888 }
+td.cell { width: auto; white-space: nowrap; color: #888 }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font: 13px/1.45 ui-monospace, monospace }
-tr.gone pre { opacity: .55; text-decoration: line-through }
-tr.kept td.why { color: #1a7f37 } tr.gone td.why { color: #9a6700 }
+th { text-align: left; padding: .4rem .6rem } td { width: 50% }
+tr.gone pre { opacity: .6 }
+tr.kept small { color: #1a7f37 } tr.gone small { color: #9a6700 }
 h2 { margin-top: 2.5rem }
 """
 
@@ -60,15 +61,16 @@ def as_page(script: Script, proof: Proof) -> str:
     rows = []
     for cell, parts in by_cell(script):
         for place, part in enumerate(parts):
-            rows.append(
-                f'<tr class="{"kept" if part.kept else "gone"}"><td class="cell">{cell if not place else ""}</td>'
-                f'<td><pre>{html.escape(part.text)}</pre></td><td class="why">{html.escape(part.reason)}</td></tr>'
-            )
+            code = f"<td><pre>{html.escape(part.text)}</pre><small>{html.escape(part.reason)}</small></td>"
+            kept, gone = (code, "<td></td>") if part.kept else ("<td></td>", code)
+            kind = "kept" if part.kept else "gone"
+            rows.append(f'<tr class="{kind}"><td class="cell">{cell if not place else ""}</td>{kept}{gone}</tr>')
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in script.notes)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{html.escape(script.name)}: notebook and script</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
 <h1>{html.escape(script.name)}</h1><p><strong>{html.escape(verdict(proof))}</strong></p><ul>{notes}</ul>
-<h2>Cells</h2><table>{"".join(rows)}</table>
+<h2>Cells</h2><table><thead><tr><th>Cell</th><th>Makes the model, or measures it</th><th>Left out</th></tr></thead>
+<tbody>{"".join(rows)}</tbody></table>
 <h2>Script</h2><pre>{html.escape(script.text)}</pre></body></html>
 """
