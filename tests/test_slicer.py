@@ -202,6 +202,22 @@ def test_what_lies_above_the_notebook_is_copied(tmp_path: Path) -> None:
     )
 
 
+def test_where_modules_are_found_is_said_above_their_imports(tmp_path: Path) -> None:
+    cells = (
+        "import sys\nfrom pathlib import Path",
+        "here = Path('code')\nsys.path.insert(0, str(here))",
+        "import shapes",
+    )
+    text = sliced(tmp_path, *cells, "df = shapes.halved(df)", FIT).text
+    assert (
+        text.index("import sys")
+        < text.index("here = Path")
+        < text.index("sys.path.insert")
+        < text.index("import shapes")
+    )
+    assert text.index("import shapes") < text.index("def load_data")
+
+
 def test_the_model_may_be_named(tmp_path: Path) -> None:
     cells = (
         "first = LinearRegression().fit(df[['a']], df['y'])",
