@@ -19,10 +19,12 @@ import nbformat
 import psutil
 import pytest
 
+import ketch
 from ketch import bundle
 from ketch.errors import InputError, KetchError
 from ketch.slicer import Script, read, script, whole
 from ketch.slicer.folder import copied
+from ketch.slicer.opened import opened
 from ketch.slicer.prove import Trial, proved
 from tests import lines
 from tests.corpus import NAMES, PLACE, cells_of, lay_out, plain
@@ -50,7 +52,7 @@ def sliced(
     return script(read(folder / "book.ipynb"), model=model, tight=tight)
 
 
-SOME = ("telco_course", "odd_syntax", "magics_everywhere", "marimo_churn.marimo", "colab_churn")
+SOME = ("telco_course", "churn_service", "odd_syntax", "magics_everywhere", "marimo_churn.marimo", "colab_churn")
 PROVED = (
     "telco_course",
     "with_and_tuple",
@@ -202,6 +204,51 @@ def test_what_lies_above_the_notebook_is_copied(tmp_path: Path) -> None:
     )
 
 
+MAIN = """
+    def load():
+        return df.copy()
+    def fitted(frame):
+        model = LinearRegression()
+        model.fit(frame[['a', 'b']], frame['y'])
+        return model
+    def main():
+        '''Do it all.'''
+        frame = load()
+        print(frame.shape)
+        frame['a'] = frame['a'] * 2
+        model = fitted(frame)
+        print(model.score(frame[['a', 'b']], frame['y']))
+        return model
+"""
+
+
+@pytest.mark.parametrize("call", ["main()", "if __name__ == '__main__':\n    main()"])
+def test_a_function_that_does_everything_is_opened_up(tmp_path: Path, call: str) -> None:
+    with pytest.raises(InputError):
+        sliced(tmp_path, MAIN, call)
+    inner = opened(read(tmp_path / "book.ipynb"))
+    assert inner is not None
+    made = script(inner)
+    assert "frame.shape" not in made.text
+    assert 'frame["a"] = frame["a"] * 2' in made.text
+    assert "main() was opened up" in made.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("main():", "main(n=1):"),
+        ("frame = load()", "global frame"),
+        ("frame = load()", "df = load()"),
+        ("print(frame.shape)", "return 1"),
+    ],
+)
+def test_a_function_whose_body_means_something_else_outside_is_not(tmp_path: Path, old: str, new: str) -> None:
+    with suppress(InputError):
+        sliced(tmp_path, MAIN.replace(old, new, 1), "main()")
+    assert opened(read(tmp_path / "book.ipynb")) is None
+
+
 def test_where_modules_are_found_is_said_above_their_imports(tmp_path: Path) -> None:
     cells = (
         "import sys\nfrom pathlib import Path",
@@ -264,7 +311,7 @@ def test_notebooks_in_disorder_compile_or_are_refused(tmp_path: Path, disorder: 
         made = nbformat.v4.new_notebook(cells=DISORDER[disorder](cells, others, draw))
         nbformat.write(made, tmp_path / "book.ipynb")
         book = read(tmp_path / "book.ipynb")
-        compile(whole(book, 'it is "so" \\ """').text, "script", "exec")
+        compile(whole(book).warned('it is "so" \\ """').text, "script", "exec")
         with suppress(KetchError):
             compile(script(book).text, "script", "exec")
 
@@ -395,6 +442,23 @@ def test_four_in_five_lines_that_make_no_difference_are_gone(
 @pytest.mark.skipif(not lines.FORKS, reason="processes are forked")
 def test_so_they_are_in_all_of_the_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert gone([each for each in NAMES if each not in KERNEL], tmp_path, capsys) >= 0.8
+
+
+@pytest.mark.notebook
+@pytest.mark.timeout(300)
+def test_the_course_notebook_becomes_a_short_script_on_real_data(tmp_path: Path, real_data: Path) -> None:
+    sample = lay_out("churn_service", tmp_path)
+    (tmp_path / "customers.csv").write_bytes((real_data / "telco-customer-churn.csv").read_bytes())
+    made, proof = proved(read(sample.path))
+    assert proof.holds, (proof.failure, proof.differences)
+    assert len(made.text.splitlines()) < 90, made.text
+    assert 'ketch.pack((dv, model), "churn_service.ketch", target="churn")' in made.text
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "train.py").write_text(made.text)
+    command = [sys.executable, "train.py", "--data", "../customers.csv", "--C", "0.1"]
+    ran = subprocess.run(command, cwd=tmp_path / "alone", capture_output=True, text=True, check=True)
+    assert "auc: 0.8" in ran.stdout
+    assert ketch.load(tmp_path / "alone" / "churn_service.ketch").answers == ["churn", "churn_probability"]
 
 
 @pytest.mark.notebook

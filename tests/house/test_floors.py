@@ -21,7 +21,7 @@ SIDE_DOORS = {
     "serve": set("routes guard lineup metrics desk headers models openinference server supervisor".split()),
     "compiler": {"values", "build", "boosters", "trees"},
     "slicer": set(
-        "libraries scope effects fitted folder flow notebook text cut goal measures layout run prove".split()
+        "libraries scope effects fitted folder opened flow notebook text cut goal measures layout run prove".split()
     ),
 }
 

@@ -63,6 +63,7 @@ class Packing(NamedTuple):
     written: str
     bare: str
     everything: str
+    names: tuple[str, ...]
 
 
 @dataclass
@@ -88,6 +89,14 @@ class Script:
         words = " ".join(why.replace("\\", "/").replace('"', "'").split())
         said = textwrap.fill(f"WARNING: not proved to make the notebook's model. {words}", 110, break_long_words=False)
         return replace(self, text=f"{self.text[:at]}\n{said}\n{self.text[at:]}")
+
+    def packing_part(self, place: int) -> "Script":
+        """Give it with one of the objects packed, the only one that is a model."""
+        own = self.packing
+        if own is None:
+            return self
+        call = own.written.replace(f"({', '.join(own.names)})", own.names[place], 1)
+        return replace(self, text=self.text.replace(own.written, call), packing=own._replace(written=call, bare=call))
 
     @property
     def trial(self) -> str:
@@ -146,8 +155,8 @@ def script(notebook: Notebook, *, model: str = "", tight: bool = True, without: 
     return work.script(find(work.steps, work.scope, model))
 
 
-def whole(notebook: Notebook, why: str, *, model: str = "") -> Script:
-    """Write all that ran up to the model, in order and with a warning at the top: better than nothing.
+def whole(notebook: Notebook, *, model: str = "") -> Script:
+    """Write all that ran up to the model, in order: better than nothing.
 
     Raises:
         NotInstalled: the extra `notebook` is missing.
@@ -157,7 +166,7 @@ def whole(notebook: Notebook, why: str, *, model: str = "") -> Script:
         goal = find(work.steps, work.scope, model)
     except InputError:
         goal = Goal((), len(work.steps))
-    return work.whole(goal, why)
+    return work.whole(goal)
 
 
 class _Work:
@@ -179,15 +188,15 @@ class _Work:
         self.cut = Cut(self.scope, self.steps, seeded=self.seeded, tight=tight)
         self.goal = Goal((), 0)
 
-    def whole(self, goal: Goal, why: str) -> Script:
+    def whole(self, goal: Goal) -> Script:
         self.goal = goal
         for step in self.steps[: goal.until]:
             for each in step.walk():
                 each.kept = bool(each.blocks or each.effect.binds or each.effect.changes or not each.effect.shows)
         self._note_order()
         layout = arranged(self._kept(), [], goal, self.scope)
-        layout.straight = why
-        return self._written(layout, None).warned(why)
+        layout.straight = "all that ran stays"
+        return self._written(layout, None)
 
     def script(self, goal: Goal) -> Script:
         self.goal = goal
@@ -299,7 +308,7 @@ class _Work:
         target = f", target={json.dumps(told.target, ensure_ascii=False)}" if told.target else ""
         bare = f"ketch.pack({_value(models)}, {path}"
         everything = f"ketch.pack({_value(self.goal.names)}, {path})"
-        return Packing(f"{bare}{data}{target})", f"{bare}{target})", everything)
+        return Packing(f"{bare}{data}{target})", f"{bare}{target})", everything, tuple(models))
 
     def _models(self) -> list[str]:
         """Name what of the saved objects is a model: a list of columns beside it is none, and a dict holds some."""

@@ -95,10 +95,10 @@ def arranged(kept: Sequence[Kept], evaluation: Sequence[Kept], goal: Goal, scope
             for name in part.effect.binds:
                 bound[name] = bound.get(name, 0) + 1
     rest: list[Kept] = []
-    before = _before_imports(kept, scope)
+    above = _for_imports(kept, scope)
     for each in [*kept, *evaluation]:
         node = each.step.node
-        if each.place < before or (isinstance(node, ast.Import | ast.ImportFrom) and not each.step.effect.reads):
+        if each.place in above or (isinstance(node, ast.Import | ast.ImportFrom) and not each.step.effect.reads):
             layout.imports.append(each)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             layout.definitions.append(each)
@@ -117,21 +117,18 @@ def arranged(kept: Sequence[Kept], evaluation: Sequence[Kept], goal: Goal, scope
     return layout
 
 
-def _before_imports(kept: Sequence[Kept], scope: Scope) -> int:
-    """Give the place up to which statements must stand above imports, as they say where modules are found."""
-    found = 0
-    for each in kept:
-        nodes = [*ast.walk(each.step.node)]
-        if _trains(each.step, scope) or any(isinstance(node, ast.Call) and _reads_data(node, scope) for node in nodes):
-            break
-        if any(isinstance(node, ast.Attribute) and scope.dotted(node) == "sys.path" for node in nodes):
-            found = each.place + 1
-    imports = [each.place for each in kept if isinstance(each.step.node, ast.Import | ast.ImportFrom)]
-    return found if any(place >= found for place in imports) else 0
-
-
-def _reads_data(node: ast.Call, scope: Scope) -> bool:
-    return scope.dotted(node.func).rpartition(".")[2] in READS
+def _for_imports(kept: Sequence[Kept], scope: Scope) -> set[int]:
+    """Find what says where modules are found, with what it needs: that must stand above the imports after it."""
+    found, wanted, imports = set[int](), set[str](), False
+    for each in reversed(kept):
+        imports |= isinstance(each.step.node, ast.Import | ast.ImportFrom)
+        parts = [*each.step.walk()]
+        nodes = ast.walk(each.step.node)
+        path = any(isinstance(node, ast.Attribute) and scope.dotted(node) == "sys.path" for node in nodes)
+        if (imports and path) or any(part.effect.binds & wanted for part in parts):
+            found.add(each.place)
+            wanted |= {name for part in parts for name in part.effect.reads}
+    return found
 
 
 def _only_for_saving(rest: Sequence[Kept], goal: Goal) -> set[int]:

@@ -23,6 +23,7 @@ from ketch.slicer import SEED, Script, whole
 from ketch.slicer import script as script_of
 from ketch.slicer.folder import copied
 from ketch.slicer.notebook import Notebook, Split
+from ketch.slicer.opened import opened
 from ketch.slicer.run import PATIENCE, refusals, run
 
 MOST_TRIES: Final = 6
@@ -100,7 +101,9 @@ def proved(
     try:
         made = script_of(notebook, model=model, tight=run)
     except InputError as error:
-        return whole(notebook, f"{error.message}. {error.hint}", model=model), Proof(failure=error.message)
+        if inner := opened(notebook):
+            return proved(inner, model=model, run=run, network=network, shell=shell)
+        return whole(notebook, model=model).warned(f"{error.message}. {error.hint}"), Proof(failure=error.message)
     if not run:
         return made.warned("Nothing was run (--no-run)."), Proof(ran=False)
     if made.fetches and not network:
@@ -117,8 +120,12 @@ def proved(
         careful = script_of(notebook, model=model, tight=False)
         if careful.text != made.text and (again := trial.proof(careful)).holds:
             return _packable(careful, again), again
+        everything = whole(notebook, model=model)
+        if (again := trial.proof(everything)).holds:
+            everything.notes.append("All that ran stays: the script needs it, or could not be told what it needs.")
+            return _packable(everything, again), again
     why = proof.failure or f"They differ: {'; '.join(proof.differences[:3])}"
-    return whole(notebook, why, model=model), proof
+    return everything.warned(why), proof
 
 
 def _trimmed(trial: Trial, made: Script, model: str) -> Script:
@@ -140,6 +147,8 @@ def _packable(made: Script, proof: Proof) -> Script:
     """Leave out data that `ketch.pack` refuses, and say so where it refuses the model as well."""
     if proof.refusals.get("data"):
         made = made.bare()
+    if part := proof.refusals.get("part"):
+        return made.packing_part(int(part))
     if why := proof.refusals.get("bare"):
         made.notes.append(f"ketch.pack refuses this model as it is, so the script ends there: {why}")
     return made
@@ -225,7 +234,7 @@ def _sources(notebook: Notebook, script: Script, *, shell: bool) -> Iterator[tup
             lines.append(_unheard(each.text) if guarded else each.text)
             place += 1
         if lines:
-            above = re.match(r"\s*(%%(?!timeit)\w+[^\n]*\n)?", cell.source)
+            above = re.match(r"\s*(%%(?!timeit|writefile|file\b)\w+[^\n]*\n)?", cell.source)
             yield cell.number, "\n".join([(above[1] or "").strip() if above else "", *lines]).lstrip("\n")
         if place >= script.goal.until:
             return

@@ -38,6 +38,12 @@ def tried(model, data=None, **named):
         except Exception as error:
             hint = getattr(error, "hint", "")
             found["data" if given else "bare"] = f"{error} {hint}".strip() or type(error).__name__
+    for place, part in enumerate(model if found.get("bare") and isinstance(model, tuple) else ()):
+        try:
+            packed(part, out + ".ketch", **named)
+        except Exception:
+            continue
+        found["part"] = str(place)
     with open(out + ".json", "w") as file:
         json.dump(found, file)
 ketch.pack = pack
@@ -48,7 +54,10 @@ runpy.run_path(script, run_name="__main__")
 
 
 def refusals(out: Path) -> dict[str, str]:
-    """Give why `ketch.pack` refuses what a script has made, with its `data` and without; empty where it does not."""
+    """Give why `ketch.pack` refuses what a script has made, with its `data` and without; empty where it does not.
+
+    `part` is the place of the only object that it takes, where it does not take all of them.
+    """
     place = Path(f"{out.absolute()}.json")
     found: dict[str, str] = json.loads(place.read_text("utf-8")) if place.exists() else {}
     return found
