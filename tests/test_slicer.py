@@ -490,6 +490,43 @@ def test_data_that_cannot_be_packed_is_left_out(tmp_path: Path) -> None:
     assert any("ketch.pack refuses" in note for note in made.notes) == bool(proof.refusals["bare"])
 
 
+LOOP = """
+    best = None
+    for step in (True, False):
+        tried = LinearRegression(fit_intercept=step).fit(df[['a', 'b']], df['y'])
+        if best is None:
+            best = (step, tried)
+    kept, chosen = best
+"""
+TRAINER = """
+    class Trainer:
+        def fitted(self, frame):
+            self.model = LinearRegression().fit(frame[['a', 'b']], frame['y'])
+            return self
+    trainer = Trainer().fitted(df)
+"""
+HOLDING = {  # what a notebook saves -> what the script packs of it
+    (LOOP, "pickle.dump({'model': chosen, 'step': kept}, open('m.bin', 'wb'))"): "chosen",
+    (FIT + "\nheld = {'model': model, 'names': ['a', 'b']}", "pickle.dump(held, open('m.bin', 'wb'))"): "model",
+    (TRAINER, "pickle.dump(trainer, open('m.bin', 'wb'))"): "trainer.model",
+}
+
+
+@pytest.mark.notebook
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("cells", HOLDING, ids=HOLDING.values())
+def test_what_is_packed_is_the_model_that_is_saved(tmp_path: Path, cells: tuple[str, str]) -> None:
+    with suppress(InputError):
+        sliced(tmp_path, "import pickle", *cells)
+    made, proof = proved(read(tmp_path / "book.ipynb"))
+    assert proof.holds, (proof.failure, proof.differences)
+    assert f"ketch.pack({HOLDING[cells]}, " in made.text
+    (tmp_path / "train.py").write_text(made.text)
+    subprocess.run([sys.executable, "train.py"], cwd=tmp_path, check=True, capture_output=True)
+    answers = ketch.load(tmp_path / "book.ketch").predict([{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 0.0}])
+    assert next(iter(answers[0].values())) == pytest.approx(5 / 6)
+
+
 @pytest.mark.notebook
 @pytest.mark.timeout(300)
 def test_the_command_writes_script_and_report(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ SIDE_DOORS = {
     "serve": set("routes guard lineup metrics desk headers models openinference server supervisor".split()),
     "compiler": {"values", "build", "boosters", "trees"},
     "slicer": set(
-        "libraries scope effects fitted folder opened flow notebook text cut goal measures layout run prove".split()
+        "libraries scope effects flow notebook text cut goal fitted measures layout".split()
+        + "folder opened run tried prove".split()
     ),
 }
 

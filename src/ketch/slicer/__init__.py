@@ -90,12 +90,13 @@ class Script:
         said = textwrap.fill(f"WARNING: not proved to make the notebook's model. {words}", 110, break_long_words=False)
         return replace(self, text=f"{self.text[:at]}\n{said}\n{self.text[at:]}")
 
-    def packing_part(self, place: int) -> "Script":
-        """Give it with one of the objects packed, the only one that is a model."""
+    def packing_part(self, place: int, suffix: str) -> "Script":
+        """Give it with one of the saved objects packed, or what it holds: the only model among them."""
         own = self.packing
         if own is None:
             return self
-        call = own.written.replace(f"({', '.join(own.names)})", own.names[place], 1)
+        value = f"{self.goal.names[place]}{suffix}".replace("'", '"')
+        call = own.bare.replace(f"ketch.pack({_value(own.names)},", f"ketch.pack({value},", 1)
         return replace(self, text=self.text.replace(own.written, call), packing=own._replace(written=call, bare=call))
 
     @property
@@ -318,11 +319,28 @@ class _Work:
         state = self.steps[goal.until - 1].after
         saved = frozenset().union(*(state.get(name, frozenset()) for name in goal.names))
         fitted = [
-            name for step in self.steps[: goal.until] for each in step.walk() for name in fitted_in(each, self.scope)
+            (name, each.after.get(name, frozenset()))
+            for step in self.steps[: goal.until]
+            for each in step.walk()
+            for name in fitted_in(each, self.scope)
         ]
-        found = [name for name in dict.fromkeys(fitted) if state.get(name, frozenset()) & saved]
-        own = [name for name in goal.names if name in found]
-        return own or found or [*goal.names]
+        found = [name for name in dict.fromkeys(name for name, _ in fitted) if state.get(name, frozenset()) & saved]
+        if own := [name for name in goal.names if name in found]:
+            return own
+        objects = frozenset().union(*(each for _, each in fitted))
+        held = [name for name in goal.names if state.get(name, frozenset()) & objects and not self._holds(name)]
+        return held or found or [*goal.names]
+
+    def _holds(self, name: str) -> bool:
+        """Say whether a saved name stands for something that holds the model, such as a dict."""
+        for step in reversed(self.steps[: self.goal.until]):
+            for each in step.walk():
+                if name in each.effect.binds and isinstance(each.node, ast.Assign):
+                    value = each.node.value
+                    called = value.func if isinstance(value, ast.Call) else None
+                    own = isinstance(called, ast.Name) and called.id in {"dict", "list", *self.scope.classes}
+                    return own or isinstance(value, ast.Dict | ast.List | ast.Tuple | ast.Set)
+        return False
 
     def _spare(self) -> list[int]:
         """Find the kept statements that set a column, an element or an attribute whose name stands nowhere else."""

@@ -60,6 +60,8 @@ def find(steps: Sequence[Step], scope: Scope, wanted: str = "") -> Goal:
     for place in range(len(steps) - 1, -1, -1):
         if names := _fitted(steps[place], scope):
             return Goal(names, place + 1)
+    if saves:  # what is fitted within a class of the notebook's own is not seen
+        return _of_saves(saves, steps, scope)
     raise InputError(
         "The notebook neither saves nor fits anything that looks like a model", hint="Name its variable: --model NAME."
     )

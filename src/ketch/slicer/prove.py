@@ -147,8 +147,8 @@ def _packable(made: Script, proof: Proof) -> Script:
     """Leave out data that `ketch.pack` refuses, and say so where it refuses the model as well."""
     if proof.refusals.get("data"):
         made = made.bare()
-    if part := proof.refusals.get("part"):
-        return made.packing_part(int(part))
+    if "place" in proof.refusals:
+        return made.packing_part(int(proof.refusals["place"]), proof.refusals["suffix"])
     if why := proof.refusals.get("bare"):
         made.notes.append(f"ketch.pack refuses this model as it is, so the script ends there: {why}")
     return made

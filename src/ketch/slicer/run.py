@@ -17,35 +17,20 @@ PATIENCE: Final = 3600  # seconds that a run may take
 RUNNER: Final = """
 import json, os, runpy, sys
 import cloudpickle, ketch
+from ketch.slicer.tried import tried
 out, told, script = sys.argv[1:]
 packed, told = ketch.pack, json.loads(told)
+saved = []
 def pack(model, path=None, **named):
-    if told is None and os.path.exists(out):
-        return tried(model, **named)
+    if saved:
+        with open(out + ".json", "w") as file:
+            json.dump(tried(saved[0], model, named, packed, out + ".ketch"), file)
+        return
+    saved.append(model)
     with open(out, "wb") as file:
         cloudpickle.dump(model, file)
     if told is not None:
         return packed(model, told.pop("path", path), **{**named, **told})
-def tried(model, data=None, **named):
-    found = {}
-    for given in {"data": data}, {}:
-        if given and data is None:
-            continue
-        try:
-            packed(model, out + ".ketch", **given, **named)
-            found["data" if given else "bare"] = ""
-            break
-        except Exception as error:
-            hint = getattr(error, "hint", "")
-            found["data" if given else "bare"] = f"{error} {hint}".strip() or type(error).__name__
-    for place, part in enumerate(model if found.get("bare") and isinstance(model, tuple) else ()):
-        try:
-            packed(part, out + ".ketch", **named)
-        except Exception:
-            continue
-        found["part"] = str(place)
-    with open(out + ".json", "w") as file:
-        json.dump(found, file)
 ketch.pack = pack
 sys.argv = [script]
 sys.path[0] = os.getcwd()
@@ -54,10 +39,7 @@ runpy.run_path(script, run_name="__main__")
 
 
 def refusals(out: Path) -> dict[str, str]:
-    """Give why `ketch.pack` refuses what a script has made, with its `data` and without; empty where it does not.
-
-    `part` is the place of the only object that it takes, where it does not take all of them.
-    """
+    """Give what `tried` has found of what a script made."""
     place = Path(f"{out.absolute()}.json")
     found: dict[str, str] = json.loads(place.read_text("utf-8")) if place.exists() else {}
     return found
