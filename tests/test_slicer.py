@@ -249,6 +249,14 @@ def test_a_function_whose_body_means_something_else_outside_is_not(tmp_path: Pat
     assert opened(read(tmp_path / "book.ipynb")) is None
 
 
+def test_what_only_a_notebook_has_is_imported(tmp_path: Path) -> None:
+    looking = "def clean(frame):\n    display(frame)\n    return frame.dropna()"
+    made = sliced(tmp_path, looking, "df = clean(df)", FIT)
+    assert "display" not in made.text
+    assert "options" not in made.text  # there are none
+    assert "from IPython.display import display" in whole(read(tmp_path / "book.ipynb")).text
+
+
 def test_where_modules_are_found_is_said_above_their_imports(tmp_path: Path) -> None:
     cells = (
         "import sys\nfrom pathlib import Path",

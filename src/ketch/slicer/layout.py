@@ -329,6 +329,9 @@ class Writer:
 
     def _imports(self) -> list[str]:
         own = ["import argparse", *(["import random", "import numpy"] if self.seed else [])]
+        bound = {*self.scope.modules, *self.scope.functions, *self.scope.classes, *self.scope.texts}
+        if "display" in self.taken - bound:  # a notebook has it without an import
+            own.append("from IPython.display import display")
         return [
             *own,
             *(line for each in self.layout.imports for line in [pruned(each.statement, each.step, {})]),
@@ -446,10 +449,10 @@ class Writer:
             "",
             "def parsed():",
             '    """Read the command line."""',
-            *_indented([*self._parser(), "return options"]),
+            *_indented([*self._parser(), *(["return options"] if self.parameters else [])]),
             "",
         ]
-        lines += ["", "options = parsed()", *(self.seeding if self.seed else [])]
+        lines += ["", "options = parsed()" if self.parameters else "parsed()", *(self.seeding if self.seed else [])]
         order = sorted([*layout.constants, *layout.definitions, *layout.body], key=lambda each: each.place)
         for each in order:
             name = constant_of(each.step.node)
@@ -468,7 +471,7 @@ class Writer:
             told = f'{dest}{kind}, default={each.default}, help="{said} [%(default)s]"'
             words = self.said.get(each.name, []) if each.named else []
             lines += [*words, f'parser.add_argument("{each.option}"{told})']
-        return [*lines, "options = parser.parse_args()"]
+        return [*lines, "options = parser.parse_args()" if self.parameters else "parser.parse_args()"]
 
     # ---- names that go from one function to the next ---------------------------------------------------
 
