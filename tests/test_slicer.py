@@ -15,6 +15,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import jupytext
 import nbformat
 import psutil
 import pytest
@@ -139,6 +140,26 @@ def test_the_order_in_which_cells_ran_counts(tmp_path: Path) -> None:
     text = made.text
     assert text.index("* 3") < text.index("LinearRegression()")
     assert any("order" in note for note in made.notes)
+
+
+@pytest.mark.parametrize("form", ["py:percent", "py:light", "md", "md:myst", "Rmd"])
+def test_notebooks_as_texts_give_the_same_script(tmp_path: Path, form: str) -> None:
+    sample = lay_out("cv_reused_names", tmp_path)
+    wanted = script(read(sample.path))
+    path = sample.path.with_suffix(f".{form.partition(':')[0]}")
+    jupytext.write(nbformat.read(sample.path, 4), path, fmt=form)
+    assert script(read(path)).text.split('"""', 2)[2] == wanted.text.split('"""', 2)[2]
+
+
+@pytest.mark.parametrize("suffix", [".py", ".md", ".Rmd", ".R", ".qmd", ""])
+@pytest.mark.parametrize(
+    "text", ["", "---\njupyter: [\n---\n", "# %%\n\0", "```python\nx = 1\n", "import marimo\n@app.cell\ndef"]
+)
+def test_texts_that_are_no_notebooks_are_refused(tmp_path: Path, suffix: str, text: str) -> None:
+    (tmp_path / f"book{suffix}").write_text(text)
+    with pytest.raises(KetchError) as caught:
+        script(read(tmp_path / f"book{suffix}"))
+    assert caught.value.hint
 
 
 def test_a_notebook_in_another_language_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from ketch import extras
 from ketch.errors import InputError
 
-TEXTS: Final = (".py", ".md", ".markdown", ".rmd", ".qmd", ".r")
+TEXTS: Final = {".py": "py", ".md": "md", ".markdown": "markdown", ".rmd": "Rmd"}  # suffix -> Jupytext's format
 HOSTS: Final = ("google.colab", "marimo", "kaggle_secrets", "dbruntime")
 BODIES: Final = frozenset({"time", "timeit", "capture", "prun", "memit", "mprun", "lprun", "notify", "heat"})
 PIP: Final = re.compile(
@@ -79,9 +79,18 @@ def read(path: Path) -> Notebook:
     if path.suffix.lower() == ".py" and re.search(r"^\s*@\w+\.cell\b", text, re.MULTILINE) and "marimo" in text:
         return Notebook(path, [*_marimo(path, text)])
     if path.suffix.lower() in TEXTS:
-        jupytext = extras.load("jupytext")
-        return Notebook(path, [*_cells(jupytext.reads(text, fmt=path.suffix.lower().lstrip(".")))])
+        return Notebook(path, [*_cells(_text(path, text))])
     raise InputError(f"{path.name} is no notebook", hint="Give one in .ipynb, .py or .md.")
+
+
+def _text(path: Path, text: str) -> Any:
+    jupytext = extras.load("jupytext")
+    try:
+        return jupytext.reads(text, fmt=TEXTS[path.suffix.lower()])
+    except Exception as error:  # Jupytext raises many kinds, and others come from what it reads
+        raise InputError(
+            f"{path.name} is no notebook: {' '.join(str(error).split())[:200]}", hint="Save it again with Jupytext."
+        ) from None
 
 
 def _language(found: Mapping[str, Any]) -> str:
