@@ -331,6 +331,7 @@ DISORDER: dict[str, Callable[[list[Any], list[Any], random.Random], list[Any]]] 
 }
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize("disorder", DISORDER)
 def test_notebooks_in_disorder_compile_or_are_refused(tmp_path: Path, disorder: str) -> None:
     draw = random.Random(disorder)
