@@ -10,7 +10,7 @@ demo: $(VENV)/.demo  ## see the whole road on an example
 	$(BIN)/ketch demo
 
 test: $(VENV)/.dev  ## run every test that needs nothing but Python
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-report=xml:.cache/coverage.xml
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=xml:.cache/coverage.xml
 
 packing: $(VENV)/.dev  ## the long tests of packing: real environments, every estimator, hostile files, speed
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m packing

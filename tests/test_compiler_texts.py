@@ -54,7 +54,7 @@ class FromTable:
     [
         (CountVectorizer(ngram_range=(1, 2)),),
         (TfidfVectorizer(sublinear_tf=True),),
-        (HashingVectorizer(),),
+        pytest.param((HashingVectorizer(),), marks=pytest.mark.packing, id="hashed"),  # into a million columns
         (CountVectorizer(analyzer="char_wb", ngram_range=(2, 3)), TfidfTransformer()),
         (HashingVectorizer(n_features=64, norm=None, alternate_sign=False), TfidfTransformer(sublinear_tf=True)),
         (TfidfVectorizer(), SelectKBest(chi2, k=6)),

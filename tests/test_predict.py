@@ -279,9 +279,12 @@ def replayed(predictor: Predictor, **golden: Any) -> float:
 def test_golden_answers_are_given_again(churn: Predictor) -> None:
     assert churn.replay() == 0.0
     assert churn.replay(3) == 0.0
-    for name in models.FACTORIES:
-        positive = late(name)
-        assert opened(models.FACTORIES[name](), **positive).replay() == 0.0
+
+
+@pytest.mark.packing
+@pytest.mark.parametrize("name", models.FACTORIES)
+def test_so_are_those_of_every_model(name: str) -> None:
+    assert opened(models.FACTORIES[name](), **late(name)).replay() == 0.0
 
 
 def test_a_changed_model_is_noticed(churn: Predictor) -> None:
