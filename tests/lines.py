@@ -1,10 +1,14 @@
 """Which lines of a notebook matter: each is taken out once, in a forked process, and the models compared."""
 
 import ast
+import contextlib
+import importlib
+import json
 import os
 import pickle
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import types
@@ -21,6 +25,34 @@ from ketch.slicer.notebook import Notebook, Split
 
 PATIENCE = 60  # seconds that one run may take
 FORKS = sys.platform == "linux"
+
+
+def idle_of(notebook: Notebook, goal: Goal, folder: Path, *, seeded: bool) -> list[str]:
+    """Name the lines of a notebook that make no difference; it is a new process that forks: none has threads there."""
+    told = json.dumps([program(notebook, goal), goal.names, str(folder), seeded])
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.lines"], input=told, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+def main() -> None:
+    """Read a program, load what it imports, and write its idle lines."""
+    code, names, folder, seeded = json.loads(sys.stdin.read())
+    for node in ast.walk(ast.parse("\n".join(code))):
+        for module in _imported(node):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
+    found = idle(code, tuple(names), Path(folder), seeded=seeded)
+    sys.stdout.write(json.dumps(found))
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or ""] if node.module else []
+    return [each.name for each in node.names] if isinstance(node, ast.Import) else []
 
 
 def program(notebook: Notebook, goal: Goal) -> list[str]:
@@ -84,3 +116,7 @@ def idle(lines: list[str], names: tuple[str, ...], folder: Path, *, seeded: bool
         if forked(lambda place=place: same(place)):  # type: ignore[misc]
             found.append(line)
     return found
+
+
+if __name__ == "__main__":
+    main()
