@@ -135,7 +135,7 @@ def environ(folder: Path, port: str) -> dict[str, str]:
 
 LONG = {  # which start one server after another, or pack many models
     *("adapters.md", "card.md", "client.md", "explain.md", "guard.md"),
-    *("code.md", "observed.md", "pack.md", "protocols.md", "serve.md", "sign.md"),
+    *("code.md", "observed.md", "pack.md", "protocols.md", "serve.md", "sign.md", "start.md"),
 }
 
 
