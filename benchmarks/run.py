@@ -32,6 +32,7 @@ from benchmarks.workload import TOGETHER, WIRES, Workload, environment, prepare
 
 ROOT: Final = Path(__file__).parent.parent
 RAW: Final = ROOT / ".cache" / "benchmarks.json"
+PART: Final = RAW.with_stem("benchmarks-part")  # of some servers, which make no page
 CHECKED: Final = 5  # single rows whose answers are compared before a server is measured
 WARMING: Final = 3.0  # seconds
 FEWEST: Final = 3  # rounds that make a page
@@ -41,9 +42,9 @@ OURS: Final = ("scikit-learn", "pandas", "numpy", "onnxruntime", "uvicorn", "uvl
 def main(words: Sequence[str] | None = None) -> int:
     """Run the rounds and write the page."""
     options = _options(words)
+    raw = options.raw or (PART if options.only else RAW)
     if options.again:
-        report.write(msgspec.json.decode(options.raw.read_bytes(), type=Run))
-        return 0
+        return told(msgspec.json.decode(raw.read_bytes(), type=Run), part=bool(options.only))
     if lacking := [each for each in ("wrk", "nginx", "taskset") if shutil.which(each) is None]:
         print(f"Missing: {', '.join(lacking)}. Install with: apt-get install wrk nginx-light util-linux")
         return 1
@@ -59,11 +60,16 @@ def main(words: Sequence[str] | None = None) -> int:
     run = Run(options.rounds, options.seconds, machine(), absent=absent)
     before = psutil.cpu_times()
     with tempfile.TemporaryDirectory(prefix="kb") as folder:
-        rounds(run, [each for each in wanted if each.peer not in absent], prepare(Path(folder)), options.raw)
+        rounds(run, [each for each in wanted if each.peer not in absent], prepare(Path(folder)), raw)
     run.stolen = stolen(before, psutil.cpu_times())
-    options.raw.write_bytes(msgspec.json.encode(run))
+    raw.write_bytes(msgspec.json.encode(run))
+    return told(run, part=bool(options.only))
+
+
+def told(run: Run, *, part: bool) -> int:
+    """Print the figures, and write the page unless they are too few or of a part of the servers."""
     print(report.text(run))
-    if options.rounds >= FEWEST and not options.only:
+    if run.rounds >= FEWEST and not part:
         report.write(run)
     return 1 if run.failures else 0
 
@@ -73,7 +79,7 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     asked.add_argument("--rounds", type=int, default=FEWEST)
     asked.add_argument("--seconds", type=float, default=6, help="of load for each measurement")
     asked.add_argument("--only", default="", help="a regular expression for names of servers; the page is not written")
-    asked.add_argument("--raw", type=Path, default=RAW, help="where the figures are kept")
+    asked.add_argument("--raw", type=Path, help="where the figures are kept")
     asked.add_argument("--again", action="store_true", help="write the page from the figures that are kept")
     return asked.parse_args(words)
 

@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 from benchmarks import figures, load, peers, report, requirements, servers, workload
+from benchmarks import run as benchmarks_run
 from benchmarks.figures import HUNDRED, LOADS, ONE, SIXTEEN, Load, Memory, Run, Spread, Steady, Turn, rate, ratios
 from benchmarks.pace import pace, summary
 from benchmarks.processes import Running
@@ -356,3 +358,15 @@ def test_the_command_line_explains_itself() -> None:
 
 def test_the_loads_are_those_of_the_tables() -> None:
     assert {ONE, SIXTEEN, HUNDRED} == set(LOADS)
+
+
+@pytest.mark.parametrize(("rounds", "words"), [(3, ["--only", "nginx"]), (2, [])])
+def test_figures_of_a_part_or_of_few_rounds_make_no_page(tmp_path: Path, rounds: int, words: list[str]) -> None:
+    raw, pages = (
+        tmp_path / "raw.json",
+        [Path(__file__).parent.parent / "docs" / f"benchmarks.{end}" for end in ("md", "svg")],
+    )
+    raw.write_bytes(msgspec.json.encode(Run(rounds, 1.0, MACHINE)))
+    before = [page.read_bytes() for page in pages]
+    assert benchmarks_run.main(["--again", "--raw", str(raw), *words]) == 0
+    assert [page.read_bytes() for page in pages] == before
