@@ -558,12 +558,17 @@ def test_what_is_packed_is_the_model_that_is_saved(tmp_path: Path, cells: tuple[
     assert next(iter(answers[0].values())) == pytest.approx(5 / 6)
 
 
+def asked(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder."""
+    return subprocess.run([*KETCH, *words], cwd=folder, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.notebook
 @pytest.mark.timeout(300)
 def test_the_command_writes_script_and_report(tmp_path: Path) -> None:
     sample = lay_out("cv_reused_names", tmp_path)
-    command = [*KETCH, "script", sample.path.name, "--html", "report.html", "-o", "train.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    words = ["script", sample.path.name, "--html", "report.html", "-o", "train.py"]
+    done = asked(tmp_path, *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Proved: notebook and script make the same model")
     page = (tmp_path / "report.html").read_text("utf-8")
@@ -573,7 +578,7 @@ def test_the_command_writes_script_and_report(tmp_path: Path) -> None:
     assert "roc_auc: 0." in ran.stdout
     assert (tmp_path / "cv_reused_names.ketch").exists()
     (tmp_path / "train.py").write_text("mine = 1\n")
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    again = asked(tmp_path, *words)
     assert again.returncode == 1
     assert "--force" in again.stderr
     assert (tmp_path / "train.py").read_text() == "mine = 1\n"
@@ -583,8 +588,7 @@ def test_the_command_writes_script_and_report(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_a_notebook_is_packed_in_one_step(tmp_path: Path) -> None:
     sample = lay_out("cv_reused_names", tmp_path)
-    command = [*KETCH, "pack", sample.path.name, "--target", "churn", "-o", "churn.ketch"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = asked(tmp_path, "pack", sample.path.name, "--target", "churn", "-o", "churn.ketch")
     assert done.returncode == 0, done.stderr
     opened = bundle.read((tmp_path / "churn.ketch").read_bytes(), "churn")
     assert opened.contract.answer.target == "churn"

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -79,7 +79,6 @@ class Script:
     kept: list[bool] = field(default_factory=list)  # of each statement, in the order in which they ran
     seeded: bool = True
     spare: list[int] = field(default_factory=list)  # statements that set a part which nothing mentions again
-
     packing: Packing | None = None
     fetches: list[str] = field(default_factory=list)  # where what stays gets data from the network
 
@@ -92,25 +91,26 @@ class Script:
 
     def packing_part(self, place: int, suffix: str) -> "Script":
         """Give it with one of the saved objects packed, or what it holds: the only model among them."""
-        own = self.packing
-        if own is None:
-            return self
         value = f"{self.goal.names[place]}{suffix}".replace("'", '"')
-        call = own.bare.replace(f"ketch.pack({_value(own.names)},", f"ketch.pack({value},", 1)
-        return replace(self, text=self.text.replace(own.written, call), packing=own._replace(written=call, bare=call))
+        return self._calling(lambda own: own.bare.replace(f"({value_of(own.names)},", f"({value},", 1))
+
+    def bare(self) -> "Script":
+        """Give it without the data that `ketch.pack` is told of."""
+        return self._calling(lambda own: own.bare)
+
+    def _calling(self, made: Callable[[Packing], str]) -> "Script":
+        """Give it with another call that packs."""
+        if self.packing is None:
+            return self
+        call = made(self.packing)
+        packing = self.packing._replace(written=call, bare=call)
+        return replace(self, text=self.text.replace(self.packing.written, call), packing=packing)
 
     @property
     def trial(self) -> str:
         """Give the text in which all that the notebook saves is handed over first, to be compared."""
         own = self.packing
         return self.text.replace(own.written, f"{own.everything}; {own.written}") if own else self.text
-
-    def bare(self) -> "Script":
-        """Give it without the data that `ketch.pack` is told of."""
-        own = self.packing
-        if own is None:
-            return self
-        return replace(self, text=self.text.replace(own.written, own.bare), packing=own._replace(written=own.bare))
 
     def record(self, notebook: bytes, name: str) -> dict[str, bytes]:
         """Give what goes into a bundle: the script, its SHA-256 and the notebook's, by member."""
@@ -307,8 +307,8 @@ class _Work:
         made = {name for each in layout.body for part in each.step.walk() for name in part.effect.binds}
         data = f", data={told.data}" if self.tight and len(models) == 1 and told.data in made else ""
         target = f", target={json.dumps(told.target, ensure_ascii=False)}" if told.target else ""
-        bare = f"ketch.pack({_value(models)}, {path}"
-        everything = f"ketch.pack({_value(self.goal.names)}, {path})"
+        bare = f"ketch.pack({value_of(models)}, {path}"
+        everything = f"ketch.pack({value_of(self.goal.names)}, {path})"
         return Packing(f"{bare}{data}{target})", f"{bare}{target})", everything, tuple(models))
 
     def _models(self) -> list[str]:
@@ -428,7 +428,8 @@ ASIDES: Final = {
 }
 
 
-def _value(names: Sequence[str]) -> str:
+def value_of(names: Sequence[str]) -> str:
+    """Write the expression of one object, or of several in a tuple."""
     return names[0] if len(names) == 1 else f"({', '.join(names)})"
 
 

@@ -519,14 +519,12 @@ def _indented(lines: Iterable[str]) -> list[str]:
 def _dense(block: str) -> str:
     """Leave out blank lines within a function, unless a comment or another function follows."""
     inside, lines = _inside_texts(block), block.split("\n")
-    kept = [
+    after = [*lines[1:], ""]
+    return "\n".join(
         line
-        for place, line in enumerate(lines)
-        if line.strip()
-        or place in inside
-        or re.match(r"\s*(#|@|(async )?def |class )", "".join(lines[place + 1 :][:1]))
-    ]
-    return "\n".join(kept)
+        for place, (line, following) in enumerate(zip(lines, after, strict=True))
+        if line.strip() or place in inside or re.match(r"\s*(#|@|(async )?def |class )", following)
+    )
 
 
 def _inside_texts(block: str) -> set[int]:

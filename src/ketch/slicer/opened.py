@@ -32,9 +32,10 @@ def _called(node: ast.stmt) -> str:
     """Name the function that a statement calls and nothing else, guarded by a question for `__main__` or not."""
     if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test) and len(node.body) == 1 and not node.orelse:
         node = node.body[0]
-    call = node.value if isinstance(node, ast.Expr) else None
-    bare = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args and not call.keywords
-    return call.func.id if bare and isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else ""
+    match node:
+        case ast.Expr(value=ast.Call(func=ast.Name(id=name), args=[], keywords=[])):
+            return str(name)
+    return ""
 
 
 def _body(statement: Statement, others: Sequence[ast.stmt]) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from ketch import extras
 from ketch.errors import InputError
-from ketch.slicer import SEED, Script, whole
+from ketch.slicer import SEED, Script, value_of, whole
 from ketch.slicer import script as script_of
 from ketch.slicer.folder import copied
 from ketch.slicer.notebook import Notebook, Split
@@ -160,8 +160,7 @@ def run_notebook(notebook: Notebook, script: Script, folder: Path, out: Path, *,
     made = nbformat.v4.new_notebook()
     cells = [*_sources(notebook, script, shell=shell)]
     before = ([] if network else [OFFLINE]) + ([] if script.seeded else [SEEDING])
-    names = script.goal.names
-    value = names[0] if len(names) == 1 else f"({', '.join(names)})"
+    value = value_of(script.goal.names)
     last = f"import cloudpickle as __c\nwith open({str(out)!r}, 'wb') as __f:\n    __c.dump({value}, __f)"
     numbers = [0] * len(before) + [number for number, _ in cells] + [0]
     made.cells = [nbformat.v4.new_code_cell(each) for each in [*before, *(source for _, source in cells), last]]
