@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ketch import page
 from ketch.bundle import Bundle
 from ketch.codec import JSON
-from ketch.page import Spoken, openapi, people
+from ketch.page import Spoken, openapi, people, words
 from ketch.page.shapes import SHAPES
 from ketch.predict import Limits, Predictor
 from ketch.schema import Answer, Contract, Field
@@ -86,7 +86,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
 def test_hostile_words_stay_words(small: Small, kind: str, lang: str) -> None:
     opened = hostile(small, **ANSWERS[kind])
     shown = people.landing(opened, url="http://localhost:9696", guarded=False, lang=lang)
-    assert "<script" not in shown
+    assert shown.count("<script") == 1  # its own
     assert "49" not in re.findall(r"<h1>(.*?)</h1>", shown)
     assert html.escape(HOSTILE, quote=False).partition("&#")[0][:20] in shown
     assert outside(shown) == []
@@ -228,20 +228,21 @@ def test_pages_are_in_the_readers_language(doors: Doors, path: str, query: str, 
     assert found.headers["vary"] == "Accept-Language"
     shown = found.body.decode()
     assert f'<html lang="{lang}">' in shown
-    assert (people.WORDS["pt"]["back" if path == "/docs" else "ask"] in shown) == (lang == "pt-BR")
+    assert (words.spoken("pt")["back" if path == "/docs" else "ask"] in shown) == (lang == "pt-BR")
 
 
 def test_both_languages_have_all_words(small: Small) -> None:
-    assert people.WORDS["en"].keys() == people.WORDS["pt"].keys()
+    assert words.spoken("en").keys() == words.spoken("pt").keys()
     kinds = set(Field.__annotations__["type"].__args__)
-    assert kinds <= people.WORDS["en"].keys()
+    assert kinds <= words.WORDS.keys()
 
 
 def test_a_host_header_does_not_write_the_page(doors: Doors) -> None:
     for name in ("flask", "front", "mounted"):
         found = doors(name, guarded=True).send("GET", "/", {"host": "x'><script>", "x-api-key": KEY})
         assert found.status in {200, 400}
-        assert b"<script" not in found.body
+        assert found.body.count(b"<script") in {0, 1}  # its own
+        assert b"x'><script>" not in found.body
 
 
 def test_assets(door: Door) -> None:

@@ -143,6 +143,15 @@ class Client:
         except TooManyRows:  # a model that takes longer explains fewer at once
             return self._in_parts(path, listed, EXPLAINED_AT_ONCE // 10)
 
+    def form(self, lang: str = "en") -> dict[str, Any]:
+        """Give what a form for the model needs: its fields, what it answers with, and rows to begin with.
+
+        Raises:
+            RequestError: as the service answered; ServiceError: it cannot be reached or failed.
+        """
+        found: dict[str, Any] = self._ask("/form?" + urllib.parse.urlencode({"lang": lang}), None)
+        return found
+
     def close(self) -> None:
         """Close the connections."""
         self._pool.clear()
@@ -169,7 +178,7 @@ class Client:
             raise _moved(error, start) from None
 
     def _ask(self, path: str, rows: object) -> Any:
-        answered = self._answered(path, msgspec.json.encode(rows, enc_hook=_plain))
+        answered = self._answered(path, None if rows is None else msgspec.json.encode(rows, enc_hook=_plain))
         if answered.status != 200:
             raise problem(answered.status, answered.body)
         try:
@@ -177,7 +186,7 @@ class Client:
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise ServiceError(f"{self.url} answers, but not as Ketch does", hint="Check the address.") from None
 
-    def _answered(self, path: str, body: bytes) -> Answered:
+    def _answered(self, path: str, body: bytes | None) -> Answered:
         """Ask, and again where that may help: an answer changes nothing, so that it may be asked for twice."""
         until, broken = time.monotonic() + PATIENCE, 0
         for left in reversed(range(TRIES)):
@@ -193,18 +202,18 @@ class Client:
             ) from None
         return found
 
-    def _tried(self, path: str, body: bytes) -> Answered | Exception:
+    def _tried(self, path: str, body: bytes | None) -> Answered | Exception:
         try:
-            return self._post(path, body)
+            return self._sent(path, body)
         except (http.client.HTTPException, OSError) as error:
             return error
 
-    def _post(self, path: str, body: bytes) -> Answered:
-        """Ask once; a kept connection that was closed meanwhile does not count."""
+    def _sent(self, path: str, body: bytes | None) -> Answered:
+        """Ask once, by GET where there is no body; a kept connection that was closed meanwhile does not count."""
         while True:
             connection, used = self._pool.take()
             try:
-                connection.request("POST", self._path + path, body, self._headers)
+                connection.request("GET" if body is None else "POST", self._path + path, body, self._headers)
                 response = connection.getresponse()
                 found = Answered(response.status, response.read(), response.headers.get("Retry-After", ""))
                 _require_whole(response, found.body)

@@ -185,15 +185,15 @@ class Log:
         return False
 
 
-def read(url: str, *, limit: int | None = None) -> Iterator[Record]:
-    """Yield the records of a database one by one, oldest first, at most `limit`, with `at` to the microsecond.
+def read(url: str, *, limit: int | None = None, newest: bool = False) -> Iterator[Record]:
+    """Yield the records of a database one by one, oldest or newest first, at most `limit`, `at` to the microsecond.
 
     Raises:
         LogError: the database cannot be opened or holds no prediction log.
         NotInstalled: the URL is PostgreSQL's and psycopg is missing.
     """
     with closing(_database(url)) as database:
-        for row in database.rows(limit):
+        for row in database.rows(limit, newest=newest):
             yield _record(row)
 
 
@@ -303,6 +303,10 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
             return
 
 
+def _ordered(select: str, *, newest: bool) -> str:
+    return select.replace("ORDER BY at, prediction_id", "ORDER BY at DESC, prediction_id DESC") if newest else select
+
+
 class _Sqlite:
     TYPES: ClassVar = {"time": "text", "json": "text", "real": "real"}
     EXISTS = "SELECT count(*) FROM sqlite_master WHERE name = 'ketch_log_schema'"
@@ -352,12 +356,12 @@ class _Sqlite:
                 connection.execute(self.INSERT_MANY, [*chain.from_iterable(rows[at : at + TOGETHER])])
             connection.executemany(self.INSERT, rows[whole:])
 
-    def rows(self, limit: int | None) -> Iterator[tuple[Any, ...]]:
+    def rows(self, limit: int | None, *, newest: bool = False) -> Iterator[tuple[Any, ...]]:
         with _explained(*self._told):
             self._connection = connection = self._connect("rw")
             found = connection.execute(self.EXISTS).fetchone()[0]
             _check(connection.execute(VERSION).fetchone() if found else None, self._url)
-            yield from connection.execute(self.SELECT, (-1 if limit is None else limit,))
+            yield from connection.execute(_ordered(self.SELECT, newest=newest), (-1 if limit is None else limit,))
 
     def close(self) -> None:
         if self._connection:
@@ -428,13 +432,13 @@ class _Postgres:
             self.open()
         self._connection.execute(self.INSERT, [list(column) for column in zip(*rows, strict=True)])
 
-    def rows(self, limit: int | None) -> Iterator[tuple[Any, ...]]:
+    def rows(self, limit: int | None, *, newest: bool = False) -> Iterator[tuple[Any, ...]]:
         with _explained(*self._told):
             self._connection = connection = self._connect()
             found = connection.execute(self.EXISTS).fetchone()[0]
             _check(connection.execute(VERSION).fetchone() if found else None, self._shown)
             with connection.transaction(), connection.cursor(name="ketch") as cursor:  # by pages, not all at once
-                yield from cursor.execute(self.SELECT, (limit,))
+                yield from cursor.execute(_ordered(self.SELECT, newest=newest), (limit,))
 
     def close(self) -> None:
         if self._connection is not None:

@@ -17,8 +17,10 @@ STAIRS = """errors extras settings
             testing demo cli""".split()
 HOUSE = Path(ketch.__file__).parent
 SIDE_DOORS = {
-    "cli": {"script"},  # `pack` of a notebook begins with its script
+    "cli": {"script", "terminal", "completion"},  # `pack` of a notebook begins with its script; every verb shows
     "serve": set("routes guard lineup metrics desk headers models openinference server supervisor".split()),
+    "page": {"words"},
+    "ui": {"ask", "charts", "patterns", "remote"},  # a file's rows are told their faults as those of the form are
     "compiler": {"values", "build", "boosters", "trees"},
     "slicer": set(
         "libraries scope effects flow notebook text cut goal fitted measures layout".split()

@@ -47,6 +47,15 @@ class Ensemble:
     width: int
 
 
+@dataclass(frozen=True)
+class Sum:
+    """An output as what its trees are worth: `start`, and for each ensemble what its columns add to the outputs."""
+
+    ensembles: list[Ensemble]
+    slopes: list[Any]
+    start: Sequence[float]
+
+
 class Looked:
     """A graph taken apart: what each tensor is made by, and which fields its columns follow from."""
 
@@ -122,20 +131,30 @@ def made(predictor: Predictor, program: Graph, place: int, shown: Columns) -> "T
     fields = predictor.contract.fields
     try:
         looked = Looked(extras.load("onnx").load_from_string(graph), program, [each.name for each in fields])
-        ensembles, tail = _taken_apart(looked, output)
-        slopes = _slopes(looked, ensembles, tail, output)
+        found = summed(looked, output)
         grown = [
             Grown(each, slope, probe(program, graph, each.source, fields))
-            for each, slope in zip(ensembles, slopes, strict=True)
+            for each, slope in zip(found.ensembles, found.slopes, strict=True)
         ]
     except Mixed:
         return None
     ask = probe(program, graph, output, fields)
-    found = Trees(View(role, slopes[0].shape[1], link), grown, ask, shown, len(fields))
-    return found if found.holds(shown) else None
+    made = Trees(View(role, found.slopes[0].shape[1], link), grown, ask, shown, len(fields))
+    return made if made.holds(shown) else None
 
 
 # ---- taking a graph apart --------------------------------------------------------------------------
+
+
+def summed(looked: Looked, output: str) -> Sum:
+    """Take an output apart into trees and what each adds to it.
+
+    Raises:
+        Mixed: it is no sum of trees.
+    """
+    ensembles, tail = _taken_apart(looked, output)
+    slopes, start = _slopes(looked, ensembles, tail, output)
+    return Sum(ensembles, slopes, start)
 
 
 def _taken_apart(looked: Looked, output: str) -> tuple[list[Ensemble], list[Any]]:
@@ -185,11 +204,13 @@ def _gathered(looked: Looked, name: str) -> tuple[str, Any]:
     return name, data
 
 
-def _slopes(looked: Looked, ensembles: Sequence[Ensemble], tail: Sequence[Any], output: str) -> list[Any]:
+def _slopes(
+    looked: Looked, ensembles: Sequence[Ensemble], tail: Sequence[Any], output: str
+) -> tuple[list[Any], Sequence[float]]:
     """Find by trying what each number that trees add up to adds to the outputs; it must add the same everywhere."""
     np: Any = extras.load("numpy")
     if not tail:
-        return [np.eye(ensembles[0].width)]
+        return [np.eye(ensembles[0].width)], [0.0] * ensembles[0].width
     run = _session(looked, ensembles, tail, output)
     start = run([np.zeros((1, each.width)) for each in ensembles])
     if start.ndim != 2:
@@ -208,7 +229,7 @@ def _slopes(looked: Looked, ensembles: Sequence[Ensemble], tail: Sequence[Any], 
     wanted = start + sum(values @ slope for values, slope in zip(given, slopes, strict=True))
     if not np.allclose(run(given), wanted, rtol=CLOSE, atol=CLOSE):
         raise Mixed
-    return slopes
+    return slopes, start[0].tolist()
 
 
 def _session(looked: Looked, ensembles: Sequence[Ensemble], tail: Sequence[Any], output: str) -> Any:

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import msgspec
 
-from ketch.page import Spoken, answer_schema, openapi, people, row_schema
+from ketch.page import Spoken, answer_schema, openapi, people, row_schema, widgets, words
 from ketch.page.openapi import Operation
 from ketch.page.shapes import SHAPES
 from ketch.serve import Call, Response, Route, all_routes
@@ -17,6 +17,11 @@ from ketch.serve.routes import MODELS, Service
 
 HTML: Final = "text/html; charset=utf-8"
 ASSETS: Final = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
+SITE: Final = {  # what the live form is made of
+    **dict.fromkeys(["home.js", "ask.js", "contract.js", "form.js", "service.js"], "text/javascript"),
+    "style.css": "text/css",
+    "icon.svg": "image/svg+xml",
+}
 START_SWAGGER: Final = b"""\
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const colour = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
@@ -88,7 +93,13 @@ def _below(call: Call) -> str:
 
 def _language(call: Call) -> str:
     asked = parse_qs(call.request.query).get("lang", [""])[-1]
-    return people.language(asked, call.request.headers.get("accept-language", ""))
+    return words.language(asked, call.request.headers.get("accept-language", ""))
+
+
+def form(service: Service, call: Call) -> Response:
+    """Give what a page needs to make a form for the model, in the reader's language."""
+    made = widgets.told(call.predictor.bundle) | {"words": words.spoken(_language(call))}
+    return Response(200, msgspec.json.encode(made), headers={"Vary": "Accept-Language"})
 
 
 def docs(service: Service, call: Call) -> Response:
@@ -104,14 +115,27 @@ def asset(service: Service, call: Call) -> Response:
     return Response(200, _asset(name), ASSETS[name] + "; charset=utf-8", PAGE)
 
 
+def site(service: Service, call: Call) -> Response:
+    """Give one file of the page at /."""
+    name = call.request.path.rpartition("/")[2]
+    return Response(200, _site(name), SITE[name] + "; charset=utf-8", PAGE)
+
+
 @functools.cache
 def _asset(name: str) -> bytes:
     return importlib.resources.files("ketch.serve").joinpath("swagger", name).read_bytes()
 
 
+@functools.cache
+def _site(name: str) -> bytes:
+    return importlib.resources.files("ketch.page").joinpath("site", name).read_bytes()
+
+
 TOLD: Final = {**PAGE, "Vary": "Accept-Language"}
 ROUTES: Final = (
     Route("/", "GET", "What this model is, for people", "read", home, of_model=True),
+    Route("/form", "GET", "", "read", form, of_model=True),
+    *(Route(f"/site/{name}", "GET", "", "read", site) for name in SITE),
     Route("/schema", "GET", "The fields as JSON Schema", "read", schema, of_model=True),
     Route("/openapi.json", "GET", "This service as OpenAPI 3.1", "read", describe, of_model=True),
     Route("/docs", "GET", "Try the service in the browser", "read", docs, of_model=True),

@@ -1,0 +1,173 @@
+"""The words of all pages for people, in English and Portuguese, under one key in both."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+WORDS: Final[Mapping[str, tuple[str, str]]] = {  # key -> English, Portuguese
+    # what a model is
+    "answers": ("Answers", "Responde"),
+    "from": ("from", "a partir de"),
+    "field": ("field", "campo"),
+    "fields": ("fields", "campos"),
+    "Fields": ("Fields", "Campos"),
+    "probability": ("The probability is that of", "A probabilidade é a de"),
+    "itself": ("The model itself decides which answer it gives.", "O próprio modelo decide qual é a resposta."),
+    "threshold": ("The answer is", "A resposta é"),
+    "on": ("from {} on.", "a partir de {}."),
+    "one": ("It is one of", "É um destes:"),
+    "name": ("Field", "Campo"),
+    "type": ("Type", "Tipo"),
+    "values": ("Values", "Valores"),
+    "missing": ("May be missing", "Pode faltar"),
+    "yes": ("yes", "sim"),
+    "no": ("no", "não"),
+    "model": ("Model", "Modelo"),
+    "other": ("Português", "English"),
+    "number": ("number", "número"),
+    "integer": ("whole number", "número inteiro"),
+    "boolean": ("yes or no", "sim ou não"),
+    "category": ("category", "categoria"),
+    "text": ("text", "texto"),
+    "date": ("date", "data"),
+    "datetime": ("date and time", "data e hora"),
+    "vector": ("list of numbers", "lista de números"),
+    # the service
+    "try": ("Try the API", "Experimente a API"),
+    "schema": ("Schema", "Esquema"),
+    "health": ("Health", "Saúde"),
+    "call": ("Call it from a program", "Chame-o de um programa"),
+    "key": (
+        "The key is read from the environment variable KETCH_API_KEY.",
+        "A chave é lida da variável de ambiente KETCH_API_KEY.",
+    ),
+    "back": ("What this model is", "O que este modelo é"),
+    # asking
+    "ask": ("Ask it", "Pergunte a ele"),
+    "asked": ("Ask", "Perguntar"),
+    "answer": ("Answer", "Resposta"),
+    "find": ("Find a field", "Procurar um campo"),
+    "empty": ("(nothing)", "(nada)"),
+    "examples": ("Example rows", "Linhas de exemplo"),
+    "example": ("Example {}", "Exemplo {}"),
+    "typical": ("Typical", "Típica"),
+    "likely": ("probability of “{}”: {}", "probabilidade de “{}”: {}"),
+    "score": ("score {}", "pontuação {}"),
+    "is": ("{} is", "{} é"),
+    "is_not": ("not {}", "não {}"),
+    "unusual": ("This is unusual", "Isto é incomum"),
+    "usual": ("This is nothing unusual", "Isto não é incomum"),
+    "group": ("Group {}", "Grupo {}"),
+    "why": ("Why", "Por quê"),
+    "base": ("usual", "usual"),
+    "total": ("this one", "este caso"),
+    "what_if": ("What if", "E se"),
+    "what_if_told": (
+        "How the answer moves when one field changes and the rest stays.",
+        "Como a resposta muda quando um campo muda e o resto fica igual.",
+    ),
+    "nearest": ("What would turn the decision", "O que mudaria a decisão"),
+    "nearest_told": ("The smallest change found: {}.", "A menor mudança encontrada: {}."),
+    "nearest_none": (
+        "No change of one or two fields turns it.",
+        "Nenhuma mudança de um ou dois campos a muda.",
+    ),
+    "flagged": ("Answered, but look at this", "Respondido, mas observe"),
+    "refused": ("This cannot be answered", "Isto não pode ser respondido"),
+    "wait": ("Loading the model …", "Carregando o modelo …"),
+    "broken": ("The service does not answer: {}", "O serviço não responde: {}"),
+    "needs_key": ("The service asks for a key", "O serviço pede uma chave"),
+    # faults
+    "fault_missing": ("{field} is missing", "falta {field}"),
+    "fault_wrong-type": ("{field} must be: {expected}", "{field} deve ser: {expected}"),
+    "fault_not-finite": ("{field} must be a finite number", "{field} deve ser um número finito"),
+    "fault_unknown-category": (
+        "{field} has a value that the model never saw",
+        "{field} tem um valor que o modelo nunca viu",
+    ),
+    "fault_unknown-field": ("{field} is not a field of this model", "{field} não é um campo deste modelo"),
+    "fault_out-of-range": (
+        "{field} is outside of what was seen in training",
+        "{field} está fora do que foi visto no treino",
+    ),
+    "fault_not-answerable": ("the model has no answer to this", "o modelo não tem resposta para isto"),
+    # a file
+    "file": ("A file", "Um arquivo"),
+    "file_told": (
+        "Drop a table with a line for each case: the same table comes back with an answer in each line.",
+        "Solte uma tabela com uma linha por caso: a mesma tabela volta com uma resposta em cada linha.",
+    ),
+    "choose": ("Choose a table", "Escolha uma tabela"),
+    "template": ("Download an empty table", "Baixar uma tabela vazia"),
+    "columns": ("Columns", "Colunas"),
+    "columns_told": ("Which column of the file is which field", "Qual coluna do arquivo é qual campo"),
+    "no_column": ("(no column)", "(nenhuma coluna)"),
+    "run": ("Answer all rows", "Responder a todas as linhas"),
+    "progress": ("{} of {} rows", "{} de {} linhas"),
+    "answered": ("Rows answered: {}", "Linhas respondidas: {}"),
+    "rejected": ("Rows refused: {}", "Linhas recusadas: {}"),
+    "row": ("Row", "Linha"),
+    "reason": ("Reason", "Motivo"),
+    "download": ("Download the answers", "Baixar as respostas"),
+    "download_rejected": ("Download the refused rows", "Baixar as linhas recusadas"),
+    "file_bad": ("This file cannot be read: {}", "Este arquivo não pode ser lido: {}"),
+    "file_empty": ("there are no rows in it", "não há linhas nele"),
+    "more": ("and {} more", "e mais {}"),
+    "distribution": ("How the answers are spread", "Como as respostas se distribuem"),
+    # the model
+    "about": ("The model", "O modelo"),
+    "facts": ("What it is made of", "De que é feito"),
+    "card": ("Model card", "Cartão do modelo"),
+    "performance": ("How well it does", "Quão bem ele vai"),
+    "limits": ("Limits", "Limites"),
+    "limits_told": (
+        "It knows what it saw in training and nothing else: outside of the ranges below its answers are guesses.",
+        "Ele conhece o que viu no treino e nada mais: fora dos intervalos abaixo suas respostas são palpites.",
+    ),
+    # after the launch
+    "launch": ("After the launch", "Depois do lançamento"),
+    "no_log": (
+        "Nothing is logged yet. Serve the model with --log, and give the same --log here.",
+        "Nada foi registrado ainda. Sirva o modelo com --log, e dê o mesmo --log aqui.",
+    ),
+    "no_traffic": ("No request is in the log yet.", "Ainda não há pedidos no registro."),
+    "requests": ("Answers given", "Respostas dadas"),
+    "callers": ("Callers", "Chamadores"),
+    "since": ("Since", "Desde"),
+    "last": ("Last", "Última"),
+    "traffic": ("Answers over time", "Respostas ao longo do tempo"),
+    "mix": ("What was answered", "O que foi respondido"),
+    "shift": ("What was asked, beside the training data", "O que foi perguntado, ao lado dos dados de treino"),
+    "share_training": ("training", "treino"),
+    "share_asked": ("asked", "perguntado"),
+    "flags": ("Flags", "Avisos"),
+    # signing in
+    "sign_in": ("Sign in", "Entrar"),
+    "sign_in_told": ("This page is for people with a key.", "Esta página é para quem tem uma chave."),
+    "key_given": ("Key", "Chave"),
+    "key_wrong": ("This key does not open this page.", "Esta chave não abre esta página."),
+    "sign_out": ("Sign out", "Sair"),
+    "offline": (
+        "Runs in this browser; nothing you type leaves it.",
+        "Roda neste navegador; nada do que você digita sai dele.",
+    ),
+}
+LANGUAGES: Final = ("en", "pt")
+TAG: Final = re.compile(
+    r"([a-z]{1,8})(?:-[a-z0-9-]{1,30})?(?:\s*;\s*q\s*=\s*([01](?:\.\d{0,3})?))?", re.ASCII | re.IGNORECASE
+)
+
+
+def spoken(lang: str) -> dict[str, str]:
+    """Give all words of a language by their keys."""
+    return {key: both[LANGUAGES.index(lang)] for key, both in WORDS.items()}
+
+
+def language(asked: str, accepted: str) -> str:
+    """Choose the language of a page: the one asked for, else the one of ours that the reader likes best."""
+    likes: dict[str, float] = {}
+    for part in (asked or accepted)[:200].split(","):
+        if found := TAG.fullmatch(part.strip()):
+            name = found[1].lower()
+            likes[name] = max(likes.get(name, 0.0), float(found[2] or 1))
+    return "pt" if likes.get("pt", 0.0) > likes.get("en", 0.0) else "en"
