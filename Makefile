@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test packing service notebook soak lint fix docs bench clean
+.PHONY: demo test packing service notebook pages soak lint fix docs pictures bench clean
 
 demo: $(VENV)/.demo  ## see the whole road on an example
 	$(BIN)/ketch demo
@@ -20,6 +20,9 @@ service: $(VENV)/.dev  ## the long tests of the service: workers killed, swaps u
 
 notebook: $(VENV)/.dev  ## the long tests of scripts from notebooks: both are run, and their models compared
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m notebook
+
+pages: $(VENV)/.dev  ## the long tests of the pages for people, in a real browser
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m pages
 
 soak: $(VENV)/.dev  ## the same for hours
 	$(BIN)/python -m pytest -q -m soak --timeout 7200
@@ -37,6 +40,9 @@ fix: $(VENV)/.dev  ## mend style
 
 docs: $(VENV)/.dev  ## build the documentation; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+pictures: $(VENV)/.dev  ## make every picture of the documentation from what Ketch shows now
+	$(BIN)/python docs/pictures.py
 
 bench: $(VENV)/.dev  ## measure beside nginx, services written by hand and the peers that are set up; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.run

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+import ketch
 from ketch import errors
 from ketch.cli import PLANNED, VERBS, cli
 from ketch.errors import KetchError
@@ -43,6 +46,14 @@ ERRORS = """# Errors
 Every error that Ketch raises on purpose is a `ketch.KetchError`: it has a stable `code` for programs, a `status` for
 HTTP, a `message`, and a `hint` that says what to do. The command line prints message and hint and exits with 1; the
 service sends them as [problem+json](../serve.md#when-it-says-no). A branch also catches everything below it.
+"""
+
+
+PYTHON = """# Python
+
+All that `import ketch` gives, and all that is promised; nothing heavy is imported before it is needed. How it is used
+stands in the guides: [pack](../pack.md#from-python), [score](../score.md#from-python),
+[serve](../serve.md#your-own-flask-app), [client](../client.md).
 """
 
 
@@ -85,6 +96,8 @@ def cli_page() -> str:
     lines += ["```text", _help(cli, ""), "```", ""]
     for verb, command in _verbs():
         lines += [f"## ketch {verb}", "", "```text", _help(command, verb), "```", ""]
+        for name, below in getattr(command, "commands", {}).items():
+            lines += [f"### ketch {verb} {name}", "", "```text", _help(below, f"{verb} {name}"), "```", ""]
     planned = ", ".join(f"`{verb}`" for verbs in PLANNED.values() for verb in verbs)
     return "\n".join([*lines, "## Planned", "", f"Not in this version: {planned}.", ""])
 
@@ -100,9 +113,31 @@ def _help(command: click.Command, verb: str) -> str:
     return command.get_help(click.Context(command, outer, info_name=verb) if verb else outer)
 
 
+def python_page() -> str:
+    """Write what stands at the front door."""
+    lines = [PYTHON]
+    for name in ketch.__all__:
+        found = getattr(ketch, name)
+        lines += ["", f"## ketch.{name}", "", "```text", _described(name, found), "```"]
+        for method, each in vars(found).items() if isinstance(found, type) else ():
+            if inspect.isfunction(each) and not method.startswith("_"):
+                lines += ["", "```text", _described(f"{name}.{method}", each), "```"]
+    return "\n".join([*lines, ""])
+
+
+def _described(name: str, found: Any) -> str:
+    call = textwrap.fill(f"{name}{inspect.signature(found)}", 100, subsequent_indent="    ", break_on_hyphens=False)
+    return f"{call}\n\n{inspect.cleandoc(found.__doc__ or '')}".strip()
+
+
 def pages() -> dict[str, str]:
     """Write the reference."""
-    return {"cli.md": cli_page(), "errors.md": errors_page(), "settings.md": settings_page()}
+    return {
+        "cli.md": cli_page(),
+        "errors.md": errors_page(),
+        "python.md": python_page(),
+        "settings.md": settings_page(),
+    }
 
 
 def setup(app: Sphinx) -> None:

@@ -57,7 +57,7 @@ def guarded_door(request: pytest.FixtureRequest, doors: Doors) -> Door:
     return doors(request.param, guarded=True)
 
 
-LONG = ("notebook", "packing", "service", "soak")
+LONG = ("notebook", "packing", "pages", "service", "soak")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

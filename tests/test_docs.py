@@ -35,8 +35,15 @@ folder.mkdir()
 folder.joinpath('METADATA').write_text('Metadata-Version: 2.1\\nName: ketch-toy\\nVersion: 1.0\\n')
 folder.joinpath('entry_points.txt').write_text('[ketch.adapters]\\ntoy = ketch_toy\\n')
 """
+REPOSITORY = """
+import subprocess
+for words in (['init', '--quiet'], ['config', 'user.name', 'Ana'], ['config', 'user.email', 'ana@example.com']):
+    subprocess.run(['git', *words], check=True)
+"""
+TOOLS = {"git.md": ("git",)}
 GIVEN = {
     "adapters.md": INSTALLED,  # what `pip install -e .` leaves behind
+    "git.md": REPOSITORY,
     "log.md": "from ketch.log import Log; Log('sqlite:///predictions.db').close()",
     "store.md": "from pathlib import Path; Path('churn.ketch').write_bytes(b'any bytes')",
 }
@@ -134,7 +141,7 @@ def environ(folder: Path, port: str) -> dict[str, str]:
 
 
 LONG = {  # which start one server after another, or pack many models
-    *("adapters.md", "card.md", "client.md", "explain.md", "guard.md"),
+    *("adapters.md", "card.md", "client.md", "explain.md", "git.md", "guard.md", "small.md"),
     *("code.md", "observed.md", "pack.md", "protocols.md", "serve.md", "sign.md", "start.md"),
 }
 
@@ -146,7 +153,8 @@ LONG = {  # which start one server after another, or pack many models
     ids=lambda path: path.name,
 )
 def test_what_a_document_says_to_do_works_and_shows_what_it_shows(document: Path, tmp_path: Path) -> None:
-    if missing := [tool for tool in ("bash", "curl") if shutil.which(tool) is None]:
+    tools = ("bash", "curl", *TOOLS.get(document.name, ()))
+    if missing := [tool for tool in tools if shutil.which(tool) is None]:
         pytest.skip(f"{' and '.join(missing)} not on this machine, with which the documents are executed")
     work, programs, outputs = tmp_path / "work", tmp_path / "programs", tmp_path / "outputs"
     for folder in (work, programs, outputs):
@@ -241,6 +249,15 @@ def test_links_between_files_lead_somewhere() -> None:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text("utf-8")):
             if not target.startswith("reference/"):  # made when the pages are built
                 assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_every_picture_is_made_from_the_product_and_shown() -> None:
+    made = {f"pictures/{name}" for name in runpy.run_path(str(DOCS / "pictures.py"))["names"]()}
+    found = {f"pictures/{path.name}" for path in (DOCS / "pictures").iterdir()}
+    used = {
+        target for path in DOCS.glob("*.md") for target in re.findall(r"!\[[^]]*\]\(([^)]+)", path.read_text("utf-8"))
+    }
+    assert made == found == used - {"benchmarks.svg"}  # which `make bench` draws
 
 
 @pytest.mark.timeout(120)

@@ -167,7 +167,7 @@ def _summary(facts: Facts) -> str:
     positive = f", with the probability of {_plain(answer.positive)}" if answer.values == "probability" else ""
     positive = positive if answer.positive is not None else ""
     at = f", from {answer.threshold:g}" if answer.threshold is not None else ""
-    return f"Answers `{answer.target}` ({kind}{positive}{at}) from {len(facts.fields)} fields."
+    return f"Answers **{_cell(answer.target)}** ({kind}{positive}{at}) from {len(facts.fields)} fields."
 
 
 def _data(facts: Facts, plotted: bool) -> str:

@@ -6,12 +6,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
-from ketch.errors import InputError, KetchError, KetchWarning
+from ketch.errors import InputError, KetchError, KetchWarning, UsageError
 from ketch.settings import NAMES, TABLE, Settings, read
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 GROUPS: Final = {  # group -> verb -> (module of this room, what it does)
     "make": {
@@ -33,22 +36,26 @@ GROUPS: Final = {  # group -> verb -> (module of this room, what it does)
     "run": {
         "serve": ("serve", "Answer over HTTP."),
         "score": ("score", "Answer every row of a table."),
+        "ui": ("ui", "Show a page for people, here or in their browser."),
         "client": ("client", "Give callers what they need: a Postman collection, snippets."),
         "demo": ("demo", "See the whole road on an example."),
     },
     "care": {},
     "ship": {
         "doctor": ("doctor", "Check this machine."),
+        "export": ("export", "Write a plain project that needs no Ketch."),
+        "completion": ("completion", "Let your shell complete commands."),
     },
 }
 PLANNED: Final = {
     "make": (),
     "keep": ("store",),
-    "run": ("ui",),
+    "run": (),
     "care": ("watch", "feedback", "retrain"),
-    "ship": ("image", "deploy", "export", "up"),
+    "ship": ("image", "deploy", "up"),
 }
 VERBS: Final = {verb: place for verbs in GROUPS.values() for verb, place in verbs.items()}
+COMPLETE: Final = "_KETCH_COMPLETE"  # by which a shell asks what may come next
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -75,17 +82,27 @@ class Ketch(click.Group):
         name = args[0]
         if name in VERBS:
             return super().resolve_command(ctx, args)
+        if ctx.resilient_parsing:  # a shell asks, and shows no errors
+            return None, None, []
         if any(name in names for names in PLANNED.values()):
             raise click.UsageError(f"{name!r} is planned; this version of Ketch does not have it yet.")
         close = difflib.get_close_matches(name, VERBS, n=1)
         raise click.UsageError(f"There is no verb {name!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
+        """Offer the verbs, without importing any of them."""
+        from click.shell_completion import CompletionItem
+
+        verbs = [CompletionItem(verb, help=told) for verb, (_, told) in VERBS.items() if verb.startswith(incomplete)]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs group by group."""
         for group, verbs in GROUPS.items():
             rows = [(verb, summary) for verb, (_, summary) in verbs.items()]
+            planned = [("(planned)", ", ".join(PLANNED[group]))] if PLANNED[group] else []
             with formatter.section(group):
-                formatter.write_dl([*rows, ("(planned)", ", ".join(PLANNED[group]))])
+                formatter.write_dl([*rows, *planned])
 
 
 @click.group(cls=Ketch, context_settings={"help_option_names": ["-h", "--help"]})
@@ -96,22 +113,17 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; every refusal is at most four lines with a remedy."""
-    if not os.environ.get("KETCH_DEBUG"):
-        import warnings
-
-        warnings.simplefilter("ignore")  # libraries warn developers; a person gets Ketch's own notes
-        warnings.simplefilter("always", KetchWarning)
-        warnings.showwarning = lambda message, *_, **__: note(str(message))
+    _prepare()
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False, complete_var=COMPLETE)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
         asked = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "ketch"
         hint = f"See: {asked} --help"
-        code = complain(error.format_message(), hint, code=2)
+        code = complain(error.format_message(), hint, code=2, kind=UsageError.code)
     except KetchError as error:
-        code = complain(error.message, error.hint, code=1)
+        code = complain(error.message, error.hint, code=1, kind=error.code)
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
@@ -119,23 +131,46 @@ def main() -> None:
         if os.environ.get("KETCH_DEBUG"):
             raise
         reason = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
-        code = complain(f"This is a bug in Ketch: {reason}", "KETCH_DEBUG=1 shows where; please report it.", code=70)
+        hint = "KETCH_DEBUG=1 shows where; please report it."
+        code = complain(f"This is a bug in Ketch: {reason}", hint, code=70, kind="bug")
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def complain(message: str, hint: str, *, code: int) -> int:
-    """Say on standard error what is wrong and what to do; give the exit code back."""
-    click.secho("ketch: ", err=True, nl=False, fg="red")
-    click.echo(visible(" ".join(message.split())), err=True)
+def _prepare() -> None:
+    if COMPLETE in os.environ:
+        importlib.import_module("ketch.cli.completion").register()
+    if not os.environ.get("KETCH_DEBUG"):
+        import warnings
+
+        warnings.simplefilter("ignore")  # libraries warn developers; a person gets Ketch's own notes
+        warnings.simplefilter("always", KetchWarning)
+        warnings.showwarning = lambda message, *_, **__: note(str(message))
+
+
+def complain(message: str, hint: str, *, code: int, kind: str = KetchError.code) -> int:
+    """Say on standard error what is wrong and what to do, to a program as JSON; give the exit code back."""
+    message, hint = " ".join(message.split()), " ".join(hint.split())
+    if "--json" in sys.argv:  # the command line may be what is wrong, so that nothing has read it
+        import json
+
+        click.echo(json.dumps({"code": kind, "message": message, "hint": hint}), err=True)
+        return code
+    click.secho("ketch: ", err=True, nl=False, fg="red", color=in_colour())
+    click.echo(visible(message), err=True)
     if hint:
-        click.echo("  " + visible(" ".join(hint.split())), err=True)
+        click.echo("  " + visible(hint), err=True)
     return code
 
 
 def note(text: str) -> None:
     """Say something worth knowing on standard error."""
-    click.secho("note: ", err=True, nl=False, fg="yellow")
+    click.secho("note: ", err=True, nl=False, fg="yellow", color=in_colour())
     click.echo(visible(text), err=True)
+
+
+def in_colour() -> bool | None:
+    """Say whether colours are out of the question; otherwise a terminal gets them, and a pipe does not."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
 
 
 def write(path: Path, text: str) -> None:

@@ -3,12 +3,13 @@
 from typing import Any
 
 import click
-import msgspec
 
 from ketch import code, trust
 from ketch.bundle import Bundle
 from ketch.card import FOLDER, MEMBER
-from ketch.cli import options, settle, visible
+from ketch.cli import in_colour, options, settle, visible
+from ketch.cli.completion import bundles_and_references
+from ketch.cli.terminal import document, fact, json_option, table, tell, wants_json
 from ketch.errors import BundleError
 from ketch.page import describe
 from ketch.predict import fetch_bundle
@@ -18,26 +19,28 @@ from ketch.schema.amend import as_toml
 
 
 @click.command("inspect")
-@click.argument("model", metavar="BUNDLE")
+@click.argument("model", metavar="BUNDLE", shell_complete=bundles_and_references)
 @click.option(
     "--contract", is_flag=True, help="Print the contract as TOML, to amend and give to: ketch pack --contract."
 )
 @click.option("--card", is_flag=True, help="Print the model card, to fill in and give to: ketch pack --card.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option
 @options("home")
-def inspect_command(model: str, contract: bool, card: bool, as_json: bool, **flags: Any) -> None:
+def inspect_command(model: str, contract: bool, card: bool, **flags: Any) -> None:
     """Show the contract, origin, versions and trust of BUNDLE (a file, or a store reference)."""
     home = settle(flags).home
     opened = fetch_bundle(model, home=home)
     if contract:
-        click.echo(as_toml(opened.contract), nl=False)
+        text = as_toml(opened.contract)
+        document({"contract": text}, text)
         return
     if card:
-        click.echo(visible(_card(opened)), nl=False)
+        text = _card(opened)
+        document({"card": text}, visible(text))
         return
     found = _trusted(opened, home)
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(_record(opened, found)), indent=2))
+    if wants_json():
+        tell(_record(opened, found), "")
     else:
         _show(opened, found)
 
@@ -116,39 +119,38 @@ def _form(opened: Bundle) -> str:
 
 
 def _show(opened: Bundle, found: dict[str, dict[str, object]]) -> None:
-    from rich import markup
-    from rich.console import Console
-    from rich.table import Table
-
-    def escape(text: str) -> str:
-        return markup.escape(visible(text))
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200)
-    manifest, answer = opened.manifest, opened.contract.answer
-    console.print(f"[bold]{escape(manifest.name)}[/]  sha256={opened.sha256}")
-    positive = (
-        f", probability of {answer.positive}" if answer.values == "probability" and answer.positive is not None else ""
-    )
-    at = f", from {answer.threshold}" if answer.threshold is not None else ""
-    classes = f" ({', '.join(map(str, answer.classes[:12]))})" if answer.classes else ""
-    console.print(f"answers  {escape(answer.target)}: {escape(answer.task)}{escape(classes)}{escape(positive)}{at}")
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("field", "type", "values", "missing", "unknown"):
-        table.add_column(heading, overflow="fold")
-    for each in opened.contract.fields:
-        soft = each.unknown if each.type == "category" else ""
-        table.add_row(
-            escape(each.name), each.type, escape(describe(each)), "refused" if each.required else "taken", soft
+    manifest = opened.manifest
+    click.secho(visible(manifest.name), nl=False, bold=True, color=in_colour())
+    click.echo(f"  sha256={opened.sha256}")
+    fact("answers", _answer(opened))
+    rows = [
+        (
+            each.name,
+            each.type,
+            describe(each),
+            "refused" if each.required else "taken",
+            each.unknown if each.type == "category" else "",
         )
-    console.print(table)
-    console.print(f"origin   {escape(', '.join(f'{key}: {value}' for key, value in manifest.origin.items()))}")
-    console.print(f"versions {escape(', '.join(f'{key} {value}' for key, value in manifest.versions.items()))}")
-    console.print(f"serves   {escape(_form(opened))}")
+        for each in opened.contract.fields
+    ]
+    table(None, ("field", "type", "values", "missing", "unknown"), rows)
+    fact("origin", ", ".join(f"{key}: {value}" for key, value in manifest.origin.items()))
+    fact("versions", ", ".join(f"{key} {value}" for key, value in manifest.versions.items()))
+    fact("serves", _form(opened))
     for name, seen in found.items():
-        console.print(f"trust    {escape(name)} ({escape(str(seen['format']))}): {seen['verdict']}")
+        fact("trust", f"{name} ({seen['format']}): {seen['verdict']}")
     for member in manifest.code:
-        console.print(f"code     {member}")
+        fact("code", member)
     for name, value in _holdings(opened).items():
-        console.print(f"holds    {name}: {escape(str(value))}")
+        fact("holds", f"{name}: {value}")
+
+
+def _answer(opened: Bundle) -> str:
+    """Say what is answered: target, task, classes, whose probability, and from where on it is the positive class."""
+    answer = opened.contract.answer
+    told = f"{answer.target}: {answer.task}"
+    if answer.classes:
+        told += f" ({', '.join(map(str, answer.classes[:12]))})"
+    if answer.values == "probability" and answer.positive is not None:
+        told += f", probability of {answer.positive}"
+    return told if answer.threshold is None else f"{told}, from {answer.threshold}"

@@ -1,6 +1,7 @@
 """`ketch lock`: bundle → its environment, frozen, in the bundle and on disk."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import click
 from ketch import bundle, lock, trust
 from ketch.bundle import Bundle
 from ketch.cli import note, options, settle
+from ketch.cli.completion import bundles
+from ketch.cli.terminal import busy, json_option, tell
 from ketch.errors import InputError, LockError
 from ketch.pack import read_bytes
 
@@ -16,9 +19,10 @@ EXTRAS = ("arrow", "postgres")
 
 
 @click.command("lock")
-@click.argument("path", metavar="BUNDLE")
+@click.argument("path", metavar="BUNDLE", shell_complete=bundles)
 @click.option("-o", "--output", metavar="FOLDER", help="Where the lock files go.  [NAME-env beside the bundle]")
 @click.option("--extra", "wanted", type=click.Choice(EXTRAS), multiple=True, help="Lock what this extra brings, too.")
+@json_option
 @options("home")
 def lock_command(path: str, output: str | None, wanted: tuple[str, ...], **flags: Any) -> None:
     """Resolve the environment of BUNDLE for Linux, and write it into the bundle and to FOLDER.
@@ -31,15 +35,22 @@ def lock_command(path: str, output: str | None, wanted: tuple[str, ...], **flags
     manifest = opened.manifest
     folder = _usable(Path(output) if output else place.with_name(f"{manifest.name}-env"))
     needed = lock.environment(manifest.versions, serves=manifest.serves, members=opened.files, wanted=wanted)
-    files = lock.freeze(needed, manifest.name, os.environ)
+    with busy("resolving the environment"):
+        files = lock.freeze(needed, manifest.name, os.environ)
     data = bundle.replaced(opened, {lock.FOLDER + name: content for name, content in files.items()})
     for name, content in files.items():
         bundle.save(content, folder / name)
     bundle.save(data, place)
-    count = files["uv.lock"].count(b"\n[[package]]\n") - 1  # one of them is the environment itself
-    click.echo(f"{path}: {count} packages for Python {needed.python} on Linux x86_64 and aarch64; files in {folder}")
+    _tell(path, data, folder, files, needed.python)
     if bundle.identity(data) != opened.sha256 and trust.signature_beside(place) is not None:
         note(f"{path} is another bundle now: its signature was made for the one before, sign it again")
+
+
+def _tell(path: str, data: bytes, folder: Path, files: Mapping[str, bytes], python: str) -> None:
+    count = files["uv.lock"].count(b"\n[[package]]\n") - 1  # one of them is the environment itself
+    record: dict[str, object] = {"bundle": path, "sha256": bundle.identity(data), "packages": count, "python": python}
+    record |= {"folder": str(folder), "files": sorted(files)}
+    tell(record, f"{path}: {count} packages for Python {python} on Linux x86_64 and aarch64; files in {folder}")
 
 
 def _opened(path: Path) -> Bundle:

@@ -1,14 +1,15 @@
 """`ketch pack`: model file → bundle."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ketch import bundle
-from ketch.cli import note, options, settle, settle_trust, trust_option, visible
+from ketch.cli import note, options, settle, settle_trust, trust_option
+from ketch.cli.terminal import Pause, busy, json_option, tell
 from ketch.code import VALUE
 from ketch.pack import TOLERANCE, Options, compose, read_bytes, read_card, read_figures, read_table
 from ketch.schema import Scalar
@@ -32,6 +33,7 @@ from ketch.schema.amend import parse
 @click.option("--card", help="Edited model card, from: ketch inspect --card; your words are kept.")
 @click.option("-o", "--output", help="Where to write the bundle.  [NAME.ketch]")
 @trust_option
+@json_option
 @options("home")
 def pack_command(
     models: tuple[str, ...], data: str | None, contract: str | None, output: str | None, **rest: Any
@@ -56,9 +58,9 @@ def pack_command(
         "card": read_card(edited) if edited else "",
         "figures": read_figures(metrics) if metrics else {},
     }
-    ask = _ask if sys.stdin.isatty() else None
-    chosen = Options(**rest, **known, test=read_table(test), amendments=amendments, ask=ask)
-    packed = compose([Path(each) for each in models], read_table(data), chosen, home=home)
+    with busy("packing") as pause:
+        chosen = Options(**rest, **known, test=read_table(test), amendments=amendments, ask=_asking(pause))
+        packed = compose([Path(each) for each in models], read_table(data), chosen, home=home)
     for each in packed.notes:
         note(each)
     path = Path(output or packed.name + bundle.SUFFIX)
@@ -66,23 +68,29 @@ def pack_command(
     _tell(path, packed.data)
 
 
-def _ask(classes: Sequence[Scalar]) -> Scalar:
-    names = [str(each) for each in classes]
-    answer = click.prompt("Which class is the positive one?", type=click.Choice(names), default=names[1])
-    return classes[names.index(answer)]
+def _asking(pause: Pause) -> Callable[[Sequence[Scalar]], Scalar] | None:
+    def ask(classes: Sequence[Scalar]) -> Scalar:
+        pause()
+        names = [str(each) for each in classes]
+        answer = click.prompt("Which class is the positive one?", type=click.Choice(names), default=names[1], err=True)
+        return classes[names.index(answer)]
+
+    return ask if sys.stdin.isatty() else None
 
 
 def _tell(path: Path, data: bytes) -> None:
     opened = bundle.read(data, path.name)
-    fields, answer = opened.contract.fields, opened.contract.answer
+    manifest, fields, answer = opened.manifest, opened.contract.fields, opened.contract.answer
     kinds = [each.type for each in fields]
     counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     fields_are = f"{len(fields)} field{'' if len(fields) == 1 else 's'}"
-    click.echo(f"{path}: {answer.target} ({answer.task}) from {fields_are}: {counted}")
-    for member in opened.manifest.code:
-        click.echo(f"  carries {member}")
-    if any(each.format == VALUE for each in opened.manifest.originals):
-        click.echo("  carries code by value, for this version of Python only")
-    if why := opened.manifest.parity.reason:
-        click.echo(visible(f"  serves its original form, since {why}"))
-    click.echo(f"Serve it with: ketch serve {path}")
+    lines = [f"{path}: {answer.target} ({answer.task}) from {fields_are}: {counted}"]
+    lines += [f"  carries {member}" for member in manifest.code]
+    if by_value := any(each.format == VALUE for each in manifest.originals):
+        lines.append("  carries code by value, for this version of Python only")
+    if why := manifest.parity.reason:
+        lines.append(f"  serves its original form, since {why}")
+    record: dict[str, object] = {"bundle": str(path), "name": manifest.name, "sha256": opened.sha256}
+    record |= {"target": answer.target, "task": answer.task, "fields": {each.name: each.type for each in fields}}
+    record |= {"code": manifest.code, "by_value": by_value, "serves": manifest.serves, "reason": why}
+    tell(record, "\n".join([*lines, f"Serve it with: ketch serve {path}"]))

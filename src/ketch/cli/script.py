@@ -1,6 +1,5 @@
 """`ketch script`: notebook → script, proved to make the same model."""
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 
 from ketch import bundle
 from ketch.cli import note, write
+from ketch.cli.terminal import busy, json_option, say, tell
 from ketch.errors import InputError, ModelError, NotProved
 from ketch.slicer import MARK, Script, read
 from ketch.slicer.prove import Proof, proved
@@ -27,7 +27,7 @@ FILES: Final = ("data", "contract", "test_data", "metrics", "card")  # options t
 @click.option("--network", is_flag=True, help="Let the notebook reach the network while it runs.")
 @click.option("--allow-shell", is_flag=True, help="Run the notebook's shell lines too.")
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Write the report as a page to this file.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@json_option
 @click.option("--force", is_flag=True, help="Replace a file that Ketch has not written.")
 def script_command(notebook: Path, output: Path | None, page: Path | None, **flags: Any) -> None:
     """Write the training script that a notebook contains, and prove that it makes the same model."""
@@ -36,15 +36,12 @@ def script_command(notebook: Path, output: Path | None, page: Path | None, **fla
     for path in (place, listed):
         _require_own(path, notebook, force=flags["force"])
     run, network, shell = not flags["no_run"], flags["network"], flags["allow_shell"]
-    made, proof = proved(read(notebook), model=flags["model"], run=run, network=network, shell=shell)
+    with busy("running the notebook and the script" if run else "reading the notebook"):
+        made, proof = proved(read(notebook), model=flags["model"], run=run, network=network, shell=shell)
     write(place, made.text)
     if page is not None:
         write(page, as_page(made, proof))
-    if flags["as_json"]:
-        click.echo(json.dumps(_told(place, made, proof), indent=2))
-    else:
-        click.echo(as_text(made, proof), nl=False)
-        click.echo(f"{place}: {len(made.text.splitlines())} lines")
+    tell(_told(place, made, proof), f"{as_text(made, proof)}{place}: {len(made.text.splitlines())} lines")
     if made.requirements:
         write(listed, made.locked())
         note(f"the notebook installs {', '.join(made.requirements)}: {listed} pins what the script needs")
@@ -89,11 +86,12 @@ def pack_notebook(notebook: Path, output: str | None, options: Mapping[str, Any]
     """
     place = notebook.with_suffix(".py")
     _require_own(place, notebook, force=False)
-    made, proof = proved(read(notebook))
+    with busy("running the notebook and the script"):
+        made, proof = proved(read(notebook))
     if not proof.holds:
         raise NotProved(verdict(proof), hint=f"See what stays and goes with: ketch script {notebook}")
     write(place, made.text)
-    click.echo(f"{place}: {len(made.text.splitlines())} lines. {verdict(proof)}")
+    say(f"{place}: {len(made.text.splitlines())} lines. {verdict(proof)}")
     told = {name: value for name, value in options.items() if value}
     told |= {name: str(Path(told[name]).absolute()) for name in FILES if name in told}
     with tempfile.TemporaryDirectory() as folder:

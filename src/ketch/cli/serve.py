@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from ketch.cli import isolate, note, options, settle, settle_trust, trust_option
+from ketch.cli.completion import models as known_models
+from ketch.cli.terminal import json_option, tell
 from ketch.page import curl_line
 from ketch.serve.lineup import Lineup
 from ketch.serve.models import Entry, entries_of, lineup_of
@@ -18,8 +20,9 @@ from ketch.settings import Settings
 
 
 @click.command("serve")
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=known_models)
 @trust_option
+@json_option
 @options("host", "port", "workers", "default", "follow", "split", "shadow")
 @options("api_keys_file", "auth", "allowed_hosts", "cors", "rate")
 @options("jwt_issuer", "jwt_audience", "jwt_jwks", "jwt_algorithms", "jwt_scopes_claim")
@@ -78,11 +81,15 @@ def _plan(entries: Sequence[Entry], settings: Settings) -> Plan:
 
 def _greet(lineup: Lineup, url: str, *, guarded: bool) -> None:
     """Say where answers can be had, with a line to paste."""
+    lines: list[str] = []
+    models: dict[str, object] = {}
     for name, line in lineup.lines.items():
         at = url if name == lineup.default else f"{url}/models/{name}"
-        answers = ", ".join(line.champion.answers)
-        docs = f"docs at {at}/docs, Ctrl+C stops it"
-        click.echo(f"{line.champion.reference} answers {answers} at {at} ({docs})")
-    click.echo("\n" + curl_line(lineup.line().champion.contract, url, key=guarded) + "\n")
+        reference, answers = line.champion.reference, list(line.champion.answers)
+        lines.append(f"{reference} answers {', '.join(answers)} at {at} (docs at {at}/docs, Ctrl+C stops it)")
+        models[name] = {"reference": reference, "answers": answers, "url": at}
+    lines += ["", curl_line(lineup.line().champion.contract, url, key=guarded), ""]
+    record = {"url": url, "default": lineup.default, "models": models, "guarded": guarded}
+    tell(record, "\n".join(lines), indent=None)  # one line, since more may follow while it runs
     if guarded:
         note("the line sends the key in KETCH_API_KEY: set it to one of the keys before you paste it")

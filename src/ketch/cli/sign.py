@@ -9,6 +9,8 @@ import click
 
 from ketch import bundle, trust
 from ketch.cli import options, settle
+from ketch.cli.completion import bundles, bundles_and_references
+from ketch.cli.terminal import json_option, tell
 from ketch.errors import InputError, UsageError
 from ketch.pack import read_bytes
 from ketch.predict import fetch, signature_of
@@ -16,8 +18,9 @@ from ketch.trust import Key, keyring, signing
 
 
 @click.command("sign")
-@click.argument("path", metavar="BUNDLE")
+@click.argument("path", metavar="BUNDLE", shell_complete=bundles)
 @click.option("--key", default="", help="Which of your keys signs.  [the only one]")
+@json_option
 @options("home")
 def sign_command(path: str, key: str, **flags: Any) -> None:
     """Write the signature of BUNDLE beside it, as BUNDLE.sig; OpenSSF model_signing can verify it, too."""
@@ -32,7 +35,8 @@ def sign_command(path: str, key: str, **flags: Any) -> None:
     _require_unrevoked(trust.keys(home).get(mark))
     beside = Path(path + trust.SIGNATURE)
     bundle.save(signing.sign(opened.sha256, Path(path).name, private), beside)
-    click.echo(f"{beside}: signed with {name} ({mark})")
+    record = {"signature": str(beside), "key": name, "fingerprint": mark, "sha256": opened.sha256}
+    tell(record, f"{beside}: signed with {name} ({mark})")
 
 
 def _only(names: list[str]) -> str:
@@ -57,8 +61,9 @@ def _passphrase() -> str:
 
 
 @click.command("verify")
-@click.argument("model", metavar="BUNDLE")
+@click.argument("model", metavar="BUNDLE", shell_complete=bundles_and_references)
 @click.option("--key", "public", metavar="FILE", help="The public key that must have signed.  [any that you trust]")
+@json_option
 @options("home")
 def verify_command(model: str, public: str | None, **flags: Any) -> None:
     """Say who signed BUNDLE (a file, or a store reference); exits with 1 when that is nobody you trust."""
@@ -70,7 +75,8 @@ def verify_command(model: str, public: str | None, **flags: Any) -> None:
         known = _the_only(public, known)
     signer = known[trust.check_signature(data, signature, known=known, name=name, required=True)]
     opened = bundle.read(data, name)
-    click.echo(f"{name} is signed by {signer.name}: key {signer.fingerprint}, sha256={opened.sha256}")
+    record = {"bundle": name, "signer": signer.name, "fingerprint": signer.fingerprint, "sha256": opened.sha256}
+    tell(record, f"{name} is signed by {signer.name}: key {signer.fingerprint}, sha256={opened.sha256}")
 
 
 def _the_only(path: str, known: dict[str, Key]) -> dict[str, Key]:

@@ -245,9 +245,7 @@ class _Work:
         lines = self._lines(measures.places if measures else [])
         name = self.notebook.path.stem
         needs, spare, fetches = self._requirements(), self._spare(), self._fetches()
-        return Script(
-            text, name, self.goal, lines, self.notes, needs, kept, self.seeded, spare, packing, bare, fetches
-        )
+        return Script(text, name, self.goal, lines, self.notes, needs, kept, self.seeded, spare, packing, bare, fetches)
 
     def _close_files(self) -> None:
         """Keep what closes the files that the model is saved to."""

@@ -1,0 +1,319 @@
+"""The page that asks: a form, the answer in words, why, what if, and what would turn it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any, Final
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from ketch.errors import KetchError, RowsRefused
+from ketch.explain import changes
+from ketch.page.widgets import Widget
+from ketch.page.words import spoken
+from ketch.schema import Answer
+from ketch.ui import Shown, charts, literal
+
+COLUMNS: Final = 2
+MANY: Final = 24  # fields from which on a search helps
+SHOWN: Final = 12  # contributions in the chart
+Row = dict[str, Any]
+
+
+def page(what: Shown, lang: str) -> None:
+    """Show the form beside its answer."""
+    words = spoken(lang)
+    st.title(literal(what.predictor.name))
+    _examples(what, words)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        row = _form(what, words)
+    with right:
+        st.subheader(words["answer"])
+        answer = _answer(what, row, words)
+    if answer is None:
+        return
+    below, beside = st.columns(2, gap="large")
+    with below:
+        _why(what, row, lang)
+    with beside:
+        _what_if(what, row, words)
+        _turn(what, row, words)
+
+
+# ---- the form ------------------------------------------------------------------------------------------
+
+
+def _key(at: int) -> str:
+    return f"field-{at}"
+
+
+def _examples(what: Shown, words: Mapping[str, str]) -> None:
+    rows: list[Mapping[str, Any]] = [what.form.start, *what.form.examples]
+    names = [words["typical"], *(words["example"].format(at) for at in range(1, len(rows)))]
+
+    def chosen() -> None:
+        name = st.session_state.get("example")
+        if name in names:
+            _fill(what, rows[names.index(name)])
+
+    st.pills(words["examples"], names, key="example", on_change=chosen)
+
+
+def _fill(what: Shown, row: Mapping[str, Any]) -> None:
+    for at, each in enumerate(what.form.widgets):
+        st.session_state[_key(at)] = _held(each, row.get(each.name))
+
+
+def _held(each: Widget, value: Any) -> Any:
+    """Give what a widget holds for a value of its field."""
+    if value is None or each.kind in {"choice", "yesno"}:
+        return value if value is None or each.kind == "yesno" or value in each.choices else None
+    if each.kind == "slider" and each.minimum is not None and each.maximum is not None:
+        value = min(max(value, each.minimum), each.maximum)
+    if each.kind in {"slider", "number"}:
+        return int(value) if each.whole else float(value)
+    if each.kind == "date":
+        return date.fromisoformat(str(value)[:10])
+    return ", ".join(map(str, value)) if each.kind == "vector" else str(value)
+
+
+def _form(what: Shown, words: Mapping[str, str]) -> Row:
+    widgets = what.form.widgets
+    if _key(0) not in st.session_state:
+        _fill(what, what.form.start)
+    wanted = ""
+    if len(widgets) > MANY:
+        wanted = st.text_input(words["find"], key="find").strip().lower()
+    places = [at for at, each in enumerate(widgets) if wanted in f"{each.label} {each.name}".lower()]
+    columns = st.columns(COLUMNS)
+    for nth, at in enumerate(places):
+        with columns[nth % COLUMNS]:
+            _input(widgets[at], _key(at), words)
+    for at in set(range(len(widgets))) - set(places):  # Streamlit forgets what is not shown
+        st.session_state[_key(at)] = st.session_state.get(_key(at))
+    return {each.name: _read(each, st.session_state.get(_key(at))) for at, each in enumerate(widgets)}
+
+
+def _input(each: Widget, key: str, words: Mapping[str, str]) -> None:
+    label = literal(each.label + (f" ({each.unit})" if each.unit else ""))
+    told: dict[str, Any] = {"key": key, "help": literal(each.help) or None}
+    if each.kind == "choice":
+        choices: list[Any] = list(each.choices) if each.required else [None, *each.choices]
+        st.selectbox(label, choices, format_func=lambda value: words["empty"] if value is None else str(value), **told)
+    elif each.kind == "yesno":
+        options = [True, False] if each.required else [None, True, False]
+        st.selectbox(label, options, format_func=lambda value: _yes_or_no(value, words), **told)
+    elif each.kind == "slider" and each.required:
+        kind: Any = int if each.whole else float
+        st.slider(label, kind(each.minimum), kind(each.maximum), step=kind(each.step), **told)
+    elif each.kind in {"slider", "number"}:
+        st.number_input(label, step=1 if each.whole else each.step, format=None if each.whole else "%.6g", **told)
+    elif each.kind == "date":
+        st.date_input(label, min_value=date(1800, 1, 1), max_value=date(2200, 1, 1), **told)
+    elif each.kind == "text":
+        st.text_area(label, height=100, **told)
+    else:
+        st.text_input(label, **told)
+
+
+def _yes_or_no(value: bool | None, words: Mapping[str, str]) -> str:
+    return words["empty"] if value is None else words["yes" if value else "no"]
+
+
+def _read(each: Widget, value: Any) -> Any:
+    if value is None or value == "":
+        return None
+    if each.kind == "date":
+        return value.isoformat() if isinstance(value, date) else value
+    if each.kind == "vector":
+        return _numbers(str(value))
+    return value
+
+
+def _numbers(text: str) -> list[float] | str:
+    try:
+        return [float(cell) for cell in text.replace(",", " ").replace(";", " ").split()]
+    except ValueError:
+        return text
+
+
+# ---- the answer ----------------------------------------------------------------------------------------
+
+
+def _answer(what: Shown, row: Row, words: Mapping[str, str]) -> Row | None:
+    try:
+        answer: Row = what.predictor.predict(row)
+    except RowsRefused as error:
+        st.error(words["refused"])
+        for fault in error.errors:
+            st.markdown("- " + literal(fault_told(fault, what, words)))
+        return None
+    except KetchError as error:
+        st.error(literal(f"{error.message}. {error.hint}"))
+        return None
+    whole = what.predictor.contract.answer
+    for part in whole.parts or (whole,):
+        _sentence(part, answer, words)
+    return answer
+
+
+def fault_told(fault: Mapping[str, Any], what: Shown, words: Mapping[str, str]) -> str:
+    """Say a fault in words."""
+    known = {each.name: each for each in what.predictor.contract.fields}
+    name = str(fault.get("field", ""))
+    field = known.get(name)
+    text = words.get(f"fault_{fault.get('code', '')}", "{field}: {expected}")
+    return text.format(field=(field.label if field else "") or name, expected=words[field.type] if field else "")
+
+
+def _sentence(answer: Answer, found: Mapping[str, Any], words: Mapping[str, str]) -> None:
+    name = answer.target
+    said, likely = in_words(answer, found, words)
+    st.markdown(f"### {literal(said)}")
+    if likely:
+        st.markdown(literal(likely))
+    if (chance := found.get(f"{name}_probability")) is not None:
+        st.progress(min(max(float(chance), 0.0), 1.0))
+    elif chances := found.get(f"{name}_probabilities"):
+        ordered = sorted(chances.items(), key=lambda each: -each[1])
+        charts.bars([str(key) for key, _ in ordered], [each for _, each in ordered], most=1.0)
+
+
+def in_words(answer: Answer, found: Mapping[str, Any], words: Mapping[str, str]) -> tuple[str, str]:
+    """Put an answer into words: what it is, and how sure."""
+    name = answer.target
+    if answer.task == "outlier":
+        score = found.get("outlier_score")
+        return words["unusual" if found["outlier"] else "usual"], "" if score is None else _score(score, words)
+    if answer.task == "cluster":
+        return words["group"].format(found["cluster"]), ""
+    if answer.task == "regression":
+        return f"{name}: {number(found[name])}", ""
+    value = found[name]
+    said = f"{name}: {_yes_or_no(value, words) if isinstance(value, bool) else value}"
+    if (likely := found.get(f"{name}_probability")) is not None:
+        of = words["yes"] if isinstance(value, bool) else answer.positive
+        return said, words["likely"].format(of, f"{likely:.1%}")
+    score = found.get(f"{name}_score")
+    return said, "" if score is None else _score(score, words)
+
+
+def _score(score: float, words: Mapping[str, str]) -> str:
+    return words["score"].format(number(score))
+
+
+def number(value: float) -> str:
+    """Write a number with as many digits as matter."""
+    return f"{value:,.2f}" if 1000 <= abs(value) < 1e15 else f"{value:.5g}"
+
+
+# ---- why -----------------------------------------------------------------------------------------------
+
+
+def _why(what: Shown, row: Row, lang: str) -> None:
+    words = spoken(lang)
+    if what.explain is None or (what.slow and not st.toggle(words["why"], key="why")):
+        return
+    try:
+        found = what.explain({name: value for name, value in row.items() if value is not None}, lang)
+    except KetchError as error:
+        st.caption(literal(f"{error.message}. {error.hint}"))
+        return
+    if not what.slow:
+        st.subheader(words["why"])
+    for reason in found["reasons"]:
+        st.markdown("- " + literal(reason))
+    charts.draw(_waterfall(what, found, words))
+
+
+def _waterfall(what: Shown, found: Mapping[str, Any], words: Mapping[str, str]) -> Any:
+    """Draw contributions as steps from what is usual to this row's score; small ones are one step."""
+    labels = {each.name: each.label for each in what.form.widgets}
+    ordered = sorted(found["contributions"].items(), key=lambda each: -abs(each[1]))
+    steps = [(labels.get(name, name), by) for name, by in ordered[:SHOWN] if by]
+    if rest := sum(by for _, by in ordered[SHOWN:]):
+        steps.append(("…", rest))
+    lines, at = [(words["base"], found["base"], found["base"], "")], found["base"]
+    for name, by in steps:
+        lines.append((name, at, at + by, "+" if by > 0 else "-"))
+        at += by
+    lines.append((words["total"], found["score"], found["score"], ""))
+    frame = pd.DataFrame(lines, columns=["step", "from", "to", "sign"])
+    frame["by"] = frame["to"] - frame["from"]
+    axis = alt.Axis(labelLimit=160)
+    base = alt.Chart(frame).encode(y=alt.Y("step:N", sort=None, title=None, axis=axis))
+    colour = alt.Color(
+        "sign:N", scale=alt.Scale(domain=["+", "-", ""], range=["#c2571a", "#1d5fbf", "#7a8496"]), legend=None
+    )
+    scale = alt.Scale(zero=False)
+    bars = base.mark_bar(aria=False).encode(
+        x=alt.X("from:Q", title=str(found["scale"]), scale=scale), x2="to:Q", color=colour, tooltip=["step", "by", "to"]
+    )
+    ends = base.mark_tick(thickness=3, aria=False).encode(x=alt.X("to:Q", scale=scale), color=colour)
+    return bars + ends
+
+
+# ---- what if -------------------------------------------------------------------------------------------
+
+
+@st.fragment
+def _what_if(what: Shown, row: Row, words: Mapping[str, str]) -> None:
+    able = [each for each in what.form.widgets if each.kind in {"choice", "yesno", "slider"}]
+    if not able:
+        return
+    st.subheader(words["what_if"])
+    first = next((at for at, each in enumerate(able) if each.kind == "slider"), 0)
+    each: Widget = st.selectbox(
+        words["what_if_told"], able, index=first, key="what-if", format_func=lambda found: found.label
+    )
+    own = {name: value for name, value in row.items() if value is not None}
+    try:
+        points = changes.what_if(what.predictor, own, each.name)
+    except KetchError as error:
+        st.caption(literal(f"{error.message}. {error.hint}"))
+        return
+    charts.draw(_curve(each, points, row.get(each.name)))
+
+
+def _curve(each: Widget, points: Sequence[tuple[object, float]], own: object) -> Any:
+    numeric = each.kind == "slider"
+    frame = pd.DataFrame(
+        {"value": [value if numeric else str(value) for value, _ in points], "answer": [score for _, score in points]}
+    )
+    x: Any = alt.X("value:Q" if numeric else "value:N", sort=None, title=None)
+    y = alt.Y("answer:Q", title=None)
+    chart = alt.Chart(frame)
+    drawn = (chart.mark_line(aria=False) if numeric else chart.mark_bar(aria=False)).encode(
+        x=x, y=y, tooltip=["value", "answer"]
+    )
+    if not numeric or own is None:
+        return drawn
+    rule = alt.Chart(pd.DataFrame({"value": [own]})).mark_rule(strokeDash=[4, 4], aria=False).encode(x="value:Q")
+    return drawn + rule
+
+
+@st.fragment
+def _turn(what: Shown, row: Row, words: Mapping[str, str]) -> None:
+    task = what.predictor.contract.answer.task
+    if task in {"regression", "several"} or not st.button(words["nearest"], key="nearest"):
+        return
+    own = {name: value for name, value in row.items() if value is not None}
+    try:
+        found = changes.nearest_flip(what.predictor, own)
+    except KetchError as error:
+        st.caption(literal(f"{error.message}. {error.hint}"))
+        return
+    if found is None:
+        st.info(words["nearest_none"])
+        return
+    labels = {each.name: each.label for each in what.form.widgets}
+    told = ", ".join(f"{labels.get(name, name)} = {_value(value, words)}" for name, value in found.items())
+    st.info(words["nearest_told"].format(literal(told)))
+
+
+def _value(value: object, words: Mapping[str, str]) -> str:
+    if isinstance(value, bool):
+        return words["yes" if value else "no"]
+    return number(value) if isinstance(value, float) else str(value)
