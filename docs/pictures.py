@@ -1,6 +1,7 @@
 """Make every picture of the documentation from what Ketch shows now: `make pictures`.
 
 The example of `ketch demo` --*SCENES*, run at a terminal--> docs/pictures/NAME.svg
+                            --*PAGES*, seen in a browser--> docs/pictures/NAME.png
 """
 
 import io
@@ -11,7 +12,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +31,13 @@ SCENES: Final = {  # picture -> what is typed in a folder that has model.bin, cu
     "store": ["ketch push churn.ketch", "ketch promote churn:1", "ketch list", "ketch pull chrun:1"],
     "refused": ["ketch pack stranger.pkl"],
 }
+PAGES: Final = {  # picture -> the verb that shows a page, and what stands on it once it has answered
+    "home": ("serve", "probability of"),
+    "ask": ("ui", "probability of"),
+}
+KETCH: Final = (sys.executable, "-m", "ketch")
+SIZE: Final = {"width": 1100, "height": 820}
+SETTLING: Final = 3000  # milliseconds until charts are drawn
 CONTROL: Final = re.compile(r"(\r\n|\n|\r|\x1b\[[0-9;?]*[A-Za-z])")
 FONT: Final = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)  # which would be fetched from elsewhere
 
@@ -55,12 +64,41 @@ def terminals(pictures: Path) -> None:
             (pictures / f"{name}.svg").write_text(FONT.sub("", drawn) + "\n", "utf-8")
 
 
-MAKERS: Final = (terminals,)  # what photographs pages in a browser is one more; `names` has its pictures then
+def photographs(pictures: Path) -> None:
+    """Photograph each page in a real browser, Debian's chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        here = Path(folder)
+        _furnish(here)
+        environ = _environ(here / "home") | {"PYTHONUNBUFFERED": "1"}
+        subprocess.run([*KETCH, "pack", "model.bin", "--target", "churn"], cwd=here, env=environ, check=True)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for name, (verb, seen) in PAGES.items():
+            page = browser.new_page(viewport=SIZE, locale="en-GB")
+            with _running([*KETCH, verb, "churn.ketch", "--port", "0"], here, environ) as url:
+                page.goto(url)
+                page.get_by_text(seen).first.wait_for()
+                page.wait_for_timeout(SETTLING)
+                page.screenshot(path=pictures / f"{name}.png")
+            page.close()
+        browser.close()
+
+
+@contextmanager
+def _running(command: Sequence[str], here: Path, environ: dict[str, str]) -> Iterator[str]:
+    with subprocess.Popen(command, cwd=here, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        line = process.stdout.readline() if process.stdout else ""
+        yield re.findall(r"http://\S+:\d+", line)[0].replace("127.0.0.1", "localhost")
+        process.terminate()
+
+
+MAKERS: Final = (terminals, photographs)
 
 
 def names() -> set[str]:
     """Name the pictures."""
-    return {f"{name}.svg" for name in SCENES}
+    return {f"{name}.svg" for name in SCENES} | {f"{name}.png" for name in PAGES}
 
 
 def _furnish(here: Path) -> None:

@@ -22,7 +22,7 @@ from ketch.serve.guard import Guard, guard_at
 from ketch.ui import harmless, literal, patterns, remote, site, start, table
 from tests.doors import Small
 from tests.models import FACTORIES, late, opened, rows, texts
-from tests.running import serving
+from tests.running import ketch, serving
 
 # ---- words and forms -----------------------------------------------------------------------------------
 
@@ -234,6 +234,13 @@ def test_the_identity_providers_settings_must_be_whole(tmp_path: Path) -> None:
             start.oidc(str(told))
     told.write_text("[auth]\nredirect_uri = 'https://a'\ncookie_secret = 'b'\n")
     assert start.oidc(str(told))["redirect_uri"] == "https://a"
+
+
+def test_a_page_for_others_needs_keys_or_a_word(small: Small, tmp_path: Path) -> None:
+    done = ketch("ui", small.bundle, "--host", "0.0.0.0", "--port", "0", "--json", home=tmp_path)
+    assert done.returncode == 1
+    assert "reachable by others and no key is set" in json.loads(done.stderr)["message"]
+    assert ketch("ui", home=tmp_path).returncode == 2
 
 
 # ---- the static page -----------------------------------------------------------------------------------

@@ -32,14 +32,11 @@ def page(what: Shown, lang: str) -> None:
     with right:
         st.subheader(words["answer"])
         answer = _answer(what, row, words)
-    if answer is None:
-        return
-    below, beside = st.columns(2, gap="large")
-    with below:
+        if answer is None:
+            return
         _why(what, row, lang)
-    with beside:
-        _what_if(what, row, words)
-        _turn(what, row, words)
+    _what_if(what, row, words)
+    _turn(what, row, words)
 
 
 # ---- the form ------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 // The page that asks: a form, the answer beside it, and what if one field changed.
 
-import { build, element, fill, faultTold, percent, show, told } from "./form.js";
+import { bar, build, element, fill, faultTold, percent, show, told } from "./form.js";
 import { check } from "./contract.js";
 
 const PAUSE = 120; // milliseconds without a change before the model is asked
@@ -122,25 +122,33 @@ function scoreOf(model, found, label) {
 
 function drawn(field, values, found, row, model, { words, lang }) {
   const answer = model.answer.parts?.[0] ?? model.answer;
-  const label = String(answer.classes?.[0] ?? "");
-  const scores = found.map((each) => scoreOf(model, each, label));
+  const numeric = typeof values[0] === "number" && field.type !== "category";
+  const own = values.findIndex((value) => (numeric ? value >= row[field.name] : value === row[field.name]));
+  const several = answer.task === "multiclass"; // of which the one answered now is followed
+  const followed = String(found[Math.max(0, own)][answer.target]);
+  const scores = found.map((each) => scoreOf(model, each, followed));
   if (!scores.every(Number.isFinite)) return "";
   const bounded = Object.keys(found[0]).some((name) => name.includes("_probabilit"));
   const [low, high] = bounded ? [0, 1] : [Math.min(...scores), Math.max(...scores)];
+  const write = (each) => (bounded ? percent(each, lang) : told(each, lang));
+  const head = several ? [element("p", { class: "help" }, `${answer.target}: ${followed}`)] : [];
+  if (!numeric) return element("figure", {}, ...head, columns(values, scores, [low, high], write, words));
   const y = (score) => 110 - (100 * (score - low)) / (high - low || 1);
-  const numeric = typeof values[0] === "number" && field.type !== "category";
   const x = (at) => 10 + (300 * at) / Math.max(1, values.length - 1);
-  const shape = numeric
-    ? [svg("polyline", { points: scores.map((score, at) => `${x(at)},${y(score)}`).join(" "), class: "line" })]
-    : scores.map((score, at) => svg("rect", { x: 10 + (300 * at) / values.length, y: y(score), width: 260 / values.length, height: 111 - y(score), class: "block" }));
-  const own = values.findIndex((value) => (numeric ? value >= row[field.name] : value === row[field.name]));
-  const mark = numeric && own >= 0 ? [svg("circle", { cx: x(own), cy: y(scores[own]), r: 4, class: "own" })] : [];
-  const ends = [low, high].map((each) => (bounded ? percent(each, lang) : told(each, lang)));
-  const picture = svg("svg", { viewBox: "0 0 320 120", role: "img", "aria-label": `${words.what_if}: ${field.label || field.name}, ${ends.join(" … ")}` }, ...shape, ...mark);
-  const first = told(values[0], lang);
-  const last = told(values[values.length - 1], lang);
-  const across = `${field.label || field.name}: ${first} … ${last}`;
-  return element("figure", {}, picture, element("figcaption", {}, element("span", {}, across), element("span", { class: "amount" }, `↕ ${ends[0]} … ${ends[1]}`)));
+  const points = scores.map((score, at) => `${x(at)},${y(score)}`).join(" ");
+  const mark = own >= 0 ? [svg("circle", { cx: x(own), cy: y(scores[own]), r: 4, class: "own" })] : [];
+  const ends = [low, high].map(write).join(" … ");
+  const label = `${words.what_if}: ${field.label || field.name}, ${ends}`;
+  const picture = svg("svg", { viewBox: "0 0 320 120", role: "img", "aria-label": label }, svg("polyline", { points, class: "line" }), ...mark);
+  const across = `${field.label || field.name}: ${told(values[0], lang)} … ${told(values[values.length - 1], lang)}`;
+  const caption = element("figcaption", {}, element("span", {}, across), element("span", { class: "amount" }, `↕ ${ends}`));
+  return element("figure", {}, ...head, picture, caption);
+}
+
+function columns(values, scores, [low, high], write, words) {
+  const said = (value) => (typeof value === "boolean" ? (value ? words.yes : words.no) : String(value));
+  const bars = values.map((value, at) => bar(said(value), (scores[at] - low) / (high - low || 1), write(scores[at])));
+  return element("div", { class: "bars" }, ...bars);
 }
 
 function svg(tag, attributes, ...inside) {

@@ -183,13 +183,14 @@ function bars(answer, found, lang) {
   const name = answer.target ?? "prediction";
   const likely = found[`${name}_probability`];
   const each = found[`${name}_probabilities`];
-  if (likely !== undefined) return [bar("", likely, lang)];
+  if (likely !== undefined) return [bar("", likely, percent(likely, lang))];
   if (!each) return [];
   const ordered = Object.entries(each).sort(([, a], [, b]) => b - a).slice(0, 12);
-  return [element("div", { class: "bars" }, ...ordered.map(([key, value]) => bar(key, value, lang)))];
+  return [element("div", { class: "bars" }, ...ordered.map(([key, value]) => bar(key, value, percent(value, lang))))];
 }
 
-function bar(label, value, lang) {
-  const meter = element("progress", { max: 1, value, "aria-label": label || percent(value, lang) });
-  return element("div", { class: "bar" }, element("span", {}, label), meter, element("span", { class: "amount" }, percent(value, lang)));
+/** Make a bar from 0 to 1 with its label before it and the amount behind. */
+export function bar(label, value, amount) {
+  const meter = element("progress", { max: 1, value, "aria-label": label || amount });
+  return element("div", { class: "bar" }, element("span", {}, label), meter, element("span", { class: "amount" }, amount));
 }
