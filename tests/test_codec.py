@@ -755,6 +755,7 @@ def test_what_is_no_table_or_would_unpack_to_too_much(body: bytes, kind: str, wo
     assert time.process_time() - began < 12
 
 
+@pytest.mark.packing
 def test_a_footer_of_many_words_and_pages_without_values_take_no_time() -> None:
     size = b"\xc0\x9a\x0c"  # 200,000
     footer = b"\x49\xfc" + size + b"\x26\x02\x00" * 200_000 + b"\x00"  # row groups of one field each

@@ -142,7 +142,7 @@ def environ(folder: Path, port: str) -> dict[str, str]:
 
 LONG = {  # which start one server after another, or pack many models
     *("adapters.md", "card.md", "client.md", "explain.md", "git.md", "guard.md", "small.md"),
-    *("code.md", "observed.md", "pack.md", "protocols.md", "serve.md", "sign.md", "start.md"),
+    *("code.md", "observed.md", "pack.md", "protocols.md", "serve.md", "sign.md", "start.md", "README.md"),
 }
 
 

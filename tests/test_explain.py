@@ -460,6 +460,7 @@ def test_a_target_that_is_none_is_named() -> None:
         explainer(found, target="price")
 
 
+@pytest.mark.packing
 def test_too_many_rows_are_refused() -> None:
     for name, most in (("encoded", 100), ("vectors", 10)):
         found = known(name)

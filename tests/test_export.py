@@ -154,23 +154,24 @@ def strange() -> Any:
     return model.fit(pd.DataFrame(columns), [HOSTILE[row % 2] for row in range(60)])
 
 
+HADOLINT = str(Path(sys.executable).with_name("hadolint"))
 CUSTOMER: Row = {"contract": "month", "partner": "yes", "tenure": 3, "fee": 70.5}
 NUMBERS: list[Row] = [{"tenure": 3, "fee": 70.5}, {"tenure": 71, "fee": 20}]
 KINDS: dict[str, Kind] = {
     "pair": Kind(two_files, [CUSTOMER, {**CUSTOMER, "fee": 20, "vip": True}], {"target": "churn"}),
     "fastapi": Kind(one_file, [CUSTOMER], {"target": "churn", "threshold": 0.3}, service="fastapi", skops=False),
     "frame": of(models.imputed, [CUSTOMER, {"contract": "never seen", "fee": None}], target="churn", skops=False),
-    "array": of(models.plain_forest, NUMBERS, data=lambda: models.table()[["tenure", "fee"]]),
     "texts": of(models.texts, [{"text": "cheap money"}, {"text": ""}], target="kind", positive="ham"),
+    "strange": of(strange, [], target=HOSTILE[1], positive=HOSTILE[1], name="strange"),
+}
+LATER: dict[str, Kind] = {  # of which some need libraries that take seconds to import
+    "array": of(models.plain_forest, NUMBERS, data=lambda: models.table()[["tenure", "fee"]]),
     "number": of(models.plain_regression, NUMBERS, data=lambda: models.table()[["tenure", "fee"]], target="price"),
     "scores": of(models.vectors, NUMBERS, data=lambda: models.table()[["tenure", "fee"]], positive="early"),
     "groups": of(models.linear_vectors, NUMBERS, data=lambda: models.table()[["tenure", "fee"]]),
     "clusters": of(lambda: [models.clusters()], NUMBERS, data=lambda: models.table()[["tenure", "fee"]]),
     "outliers": of(models.outliers, NUMBERS, data=lambda: models.table()[["tenure", "fee"]]),
     "several": of(together, NUMBERS, data=lambda: models.table()[["tenure", "fee"]], target="kind,churn"),
-    "strange": of(strange, [], target=HOSTILE[1], positive=HOSTILE[1], name="strange"),
-}
-BOOSTED: dict[str, Kind] = {  # whose libraries take seconds to import
     "lightgbm": of(light, [{**CUSTOMER, "partner": 1}, {"contract": "year"}]),
     "lightgbm-file": Kind(light_file, NUMBERS, {}),
     "booster": of(raw, NUMBERS, skops=False),
@@ -216,8 +217,8 @@ def all_made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
 
 
 @pytest.fixture(scope="module")
-def boosted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
-    return ejected(BOOSTED, tmp_path_factory)
+def later(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+    return ejected(LATER, tmp_path_factory)
 
 
 def ejected(kinds: Mapping[str, Kind], factory: pytest.TempPathFactory) -> dict[str, Made]:
@@ -247,12 +248,12 @@ def ejected(kinds: Mapping[str, Kind], factory: pytest.TempPathFactory) -> dict[
 
 
 def rows_of(name: str, opened: Bundle) -> list[Row]:
-    return [*(KINDS | BOOSTED)[name].rows] or opened.golden.rows[:5]
+    return [*(KINDS | LATER)[name].rows] or opened.golden.rows[:5]
 
 
-@pytest.fixture(params=[*KINDS, *(pytest.param(name, marks=pytest.mark.packing) for name in BOOSTED)])
+@pytest.fixture(params=[*KINDS, *(pytest.param(name, marks=pytest.mark.packing) for name in LATER)])
 def made(request: pytest.FixtureRequest) -> Made:
-    found: dict[str, Made] = request.getfixturevalue("boosted" if request.param in BOOSTED else "all_made")
+    found: dict[str, Made] = request.getfixturevalue("later" if request.param in LATER else "all_made")
     return found[request.param]
 
 
@@ -275,7 +276,7 @@ def test_a_project_passes_its_own_tests_and_answers_as_the_bundle_does(made: Mad
     assert {what for what, _ in made.found["page"]} & {"text", "error"}
 
 
-@pytest.mark.parametrize("which", ["all_made", pytest.param("boosted", marks=pytest.mark.packing)])
+@pytest.mark.parametrize("which", ["all_made", pytest.param("later", marks=pytest.mark.packing)])
 def test_projects_are_linted(which: str, request: pytest.FixtureRequest) -> None:
     linted(*(each.folder for each in request.getfixturevalue(which).values()))
 
@@ -638,14 +639,13 @@ def test_the_dockerfile_is_one(all_made: dict[str, Made], name: str, server: str
 
 
 @pytest.mark.packing
-def test_lightgbm_gets_the_library_that_slim_images_lack(boosted: dict[str, Made]) -> None:
-    assert "libgomp1" in boosted["lightgbm"].text("Dockerfile")
-    assert "libgomp1" not in boosted["xgboost-file"].text("Dockerfile")
+def test_lightgbm_gets_the_library_that_slim_images_lack(later: dict[str, Made]) -> None:
+    assert "libgomp1" in later["lightgbm"].text("Dockerfile")
+    assert "libgomp1" not in later["xgboost-file"].text("Dockerfile")
 
 
-@pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint is not installed")
 def test_hadolint_has_nothing_to_say(made: Made) -> None:
-    done = subprocess.run(["hadolint", str(made.folder / "Dockerfile")], capture_output=True, text=True)
+    done = subprocess.run([HADOLINT, str(made.folder / "Dockerfile")], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ketch.errors import InputError, SettingError
@@ -74,6 +74,7 @@ def test_markdown_is_shown_and_never_followed(text: str) -> None:
         assert found.count(sign) == found.count("\\" + sign)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_a_literal_is_one_line_and_loses_no_letter(text: str) -> None:
     found = literal(text)
@@ -82,6 +83,7 @@ def test_a_literal_is_one_line_and_loses_no_letter(text: str) -> None:
     assert [each for each in found if each.isalnum()] == letters
 
 
+@settings(deadline=None)
 @given(st.text() | st.integers() | st.floats(allow_nan=False))
 def test_no_cell_of_a_download_is_a_formula(cell: object) -> None:
     found = harmless(cell)
@@ -137,6 +139,7 @@ def test_a_table_that_cannot_be_read_is_refused_in_words(name: str, data: bytes)
     assert caught.value.hint
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.sampled_from(["a.csv", "a.tsv", "a.txt"]))
 def test_any_bytes_are_a_table_or_refused(data: bytes, name: str) -> None:
     try:
