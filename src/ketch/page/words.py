@@ -82,13 +82,13 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {  # key -> English, Portuguese
     "fault_wrong-type": ("{field} must be: {expected}", "{field} deve ser: {expected}"),
     "fault_not-finite": ("{field} must be a finite number", "{field} deve ser um número finito"),
     "fault_unknown-category": (
-        "{field} has a value that the model never saw",
-        "{field} tem um valor que o modelo nunca viu",
+        "{field} has a value that the model never saw; it knows {allowed}",
+        "{field} tem um valor que o modelo nunca viu; ele conhece {allowed}",
     ),
     "fault_unknown-field": ("{field} is not a field of this model", "{field} não é um campo deste modelo"),
     "fault_out-of-range": (
-        "{field} is outside of what was seen in training",
-        "{field} está fora do que foi visto no treino",
+        "{field} is outside of what was seen in training, {low} … {high}",
+        "{field} está fora do que foi visto no treino, {low} … {high}",
     ),
     "fault_not-answerable": ("the model has no answer to this", "o modelo não tem resposta para isto"),
     # a file

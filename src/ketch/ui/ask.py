@@ -17,6 +17,7 @@ from ketch.ui import Shown, charts, literal
 
 COLUMNS: Final = 2
 MANY: Final = 24  # fields from which on a search helps
+FEW: Final = 8  # categories shown in a fault
 SHOWN: Final = 12  # contributions in the chart
 Row = dict[str, Any]
 
@@ -162,7 +163,12 @@ def fault_told(fault: Mapping[str, Any], what: Shown, words: Mapping[str, str]) 
     name = str(fault.get("field", ""))
     field = known.get(name)
     text = words.get(f"fault_{fault.get('code', '')}", "{field}: {expected}")
-    return text.format(field=(field.label if field else "") or name, expected=words[field.type] if field else "")
+    if field is None:
+        return text.format(field=name, expected="", allowed="", low="", high="")
+    listed = [*map(str, field.categories[:FEW]), *(["…"] if len(field.categories) > FEW else [])]
+    ends = ["…" if end is None else f"{end:g}" for end in (field.minimum, field.maximum)]
+    told = {"expected": words[field.type], "allowed": ", ".join(listed), "low": ends[0], "high": ends[1]}
+    return text.format(field=field.label or name, **told)
 
 
 def _sentence(answer: Answer, found: Mapping[str, Any], words: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 import { isYesNo, read } from "./contract.js";
 
+const FEW = 8; // categories shown in a fault
 const MANY = 24; // fields from which on a search helps
 
 /** Make an element: attributes, then what stands in it. */
@@ -148,7 +149,9 @@ export function faultTold(fault, fields, words) {
   const field = fields.find((each) => each.name === fault.field);
   const expected = field ? words[field.type] : (fault.expected ?? "");
   const told = words[`fault_${fault.code}`] ?? fault.code;
-  return fill(told, { field: field?.label || fault.field, expected });
+  const allowed = (field?.categories ?? []).slice(0, FEW).join(", ") + ((field?.categories?.length ?? 0) > FEW ? " …" : "");
+  const [low, high] = [field?.minimum ?? "…", field?.maximum ?? "…"];
+  return fill(told, { field: field?.label || fault.field, expected, allowed, low, high });
 }
 
 /** Show an answer: a sentence, and a bar for each probability. */
