@@ -47,6 +47,10 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {  # key -> English, Portuguese
     "asked": ("Ask", "Perguntar"),
     "answer": ("Answer", "Resposta"),
     "find": ("Find a field", "Procurar um campo"),
+    "shown": (
+        "{} of {} fields; the others are as in a typical row",
+        "{} de {} campos; os outros são como numa linha típica",
+    ),
     "empty": ("(nothing)", "(nada)"),
     "examples": ("Example rows", "Linhas de exemplo"),
     "example": ("Example {}", "Exemplo {}"),

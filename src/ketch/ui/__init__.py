@@ -3,6 +3,7 @@
 MODEL or URL --*shown*--> Shown --*start*--> a page        bundle --*site*--> files of a page
 """
 
+import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -60,6 +61,11 @@ def show(what: Shown) -> None:
 def shown() -> Shown:
     """Give what the page of this process shows."""
     return _shown[-1]
+
+
+def sibling(name: str) -> Any:
+    """Import a module of this room by its short name; what draws charts takes a second, and the answer comes first."""
+    return importlib.import_module(SIBLINGS[name])
 
 
 def literal(text: object) -> str:

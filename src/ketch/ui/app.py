@@ -1,13 +1,12 @@
 """The script that Streamlit runs for every visitor, at every change: language, sign-in, pages."""
 
-import importlib
 from importlib.resources import files
 from typing import Any
 
 import streamlit as st
 
 from ketch.page.words import LANGUAGES, language, spoken
-from ketch.ui import SIBLINGS, Shown, literal, shown
+from ketch.ui import Shown, literal, shown, sibling
 
 ICON = files("ketch.page") / "site" / "icon.svg"  # one of Streamlit's own would come from elsewhere
 PAGES = (("ask", "ask", ":material/edit_note:"), ("table", "file", ":material/table_view:"),
@@ -31,8 +30,7 @@ def main() -> None:
 
 
 def _page(name: str, title: str, icon: str, what: Shown, lang: str) -> Any:
-    module: Any = importlib.import_module(SIBLINGS[name])
-    return st.Page(lambda: module.page(what, lang), title=title, icon=icon, url_path=name, default=name == "ask")
+    return st.Page(lambda: sibling(name).page(what, lang), title=title, icon=icon, url_path=name, default=name == "ask")
 
 
 def _let_in(what: Shown, words: dict[str, str]) -> bool:

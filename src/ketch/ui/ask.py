@@ -1,11 +1,9 @@
 """The page that asks: a form, the answer in words, why, what if, and what would turn it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
 from typing import Any, Final
 
-import altair as alt
-import pandas as pd
 import streamlit as st
 
 from ketch.errors import KetchError, RowsRefused
@@ -13,10 +11,10 @@ from ketch.explain import changes
 from ketch.page.widgets import Widget
 from ketch.page.words import spoken
 from ketch.schema import Answer
-from ketch.ui import Shown, charts, literal
+from ketch.ui import Shown, literal, sibling
 
 COLUMNS: Final = 2
-MANY: Final = 24  # fields from which on a search helps
+MANY: Final = 24  # fields that are shown at once; a search finds the others
 FEW: Final = 8  # categories shown in a fault
 SHOWN: Final = 12  # contributions in the chart
 Row = dict[str, Any]
@@ -84,11 +82,14 @@ def _form(what: Shown, words: Mapping[str, str]) -> Row:
     wanted = ""
     if len(widgets) > MANY:
         wanted = st.text_input(words["find"], key="find").strip().lower()
-    places = [at for at, each in enumerate(widgets) if wanted in f"{each.label} {each.name}".lower()]
+    found = [at for at, each in enumerate(widgets) if wanted in f"{each.label} {each.name}".lower()]
+    places = found[:MANY]  # more would take long to draw again at each change, and nobody reads them
     columns = st.columns(COLUMNS)
     for nth, at in enumerate(places):
         with columns[nth % COLUMNS]:
             _input(widgets[at], _key(at), words)
+    if len(widgets) > MANY:
+        st.caption(words["shown"].format(len(places), len(widgets)))
     for at in set(range(len(widgets))) - set(places):  # Streamlit forgets what is not shown
         st.session_state[_key(at)] = st.session_state.get(_key(at))
     return {each.name: _read(each, st.session_state.get(_key(at))) for at, each in enumerate(widgets)}
@@ -181,7 +182,7 @@ def _sentence(answer: Answer, found: Mapping[str, Any], words: Mapping[str, str]
         st.progress(min(max(float(chance), 0.0), 1.0))
     elif chances := found.get(f"{name}_probabilities"):
         ordered = sorted(chances.items(), key=lambda each: -each[1])
-        charts.bars([str(key) for key, _ in ordered], [each for _, each in ordered], most=1.0)
+        sibling("charts").bars([str(key) for key, _ in ordered], [each for _, each in ordered], most=1.0)
 
 
 def in_words(answer: Answer, found: Mapping[str, Any], words: Mapping[str, str]) -> tuple[str, str]:
@@ -228,34 +229,21 @@ def _why(what: Shown, row: Row, lang: str) -> None:
         st.subheader(words["why"])
     for reason in found["reasons"]:
         st.markdown("- " + literal(reason))
-    charts.draw(_waterfall(what, found, words))
+    sibling("charts").waterfall(_steps(what, found, words), str(found["scale"]))
 
 
-def _waterfall(what: Shown, found: Mapping[str, Any], words: Mapping[str, str]) -> Any:
-    """Draw contributions as steps from what is usual to this row's score; small ones are one step."""
+def _steps(what: Shown, found: Mapping[str, Any], words: Mapping[str, str]) -> list[tuple[str, float, float, str]]:
+    """List contributions as steps from what is usual to this row's score; small ones are one step."""
     labels = {each.name: each.label for each in what.form.widgets}
     ordered = sorted(found["contributions"].items(), key=lambda each: -abs(each[1]))
     steps = [(labels.get(name, name), by) for name, by in ordered[:SHOWN] if by]
     if rest := sum(by for _, by in ordered[SHOWN:]):
         steps.append(("…", rest))
-    lines, at = [(words["base"], found["base"], found["base"], "")], found["base"]
+    listed, at = [(words["base"], found["base"], found["base"], "")], found["base"]
     for name, by in steps:
-        lines.append((name, at, at + by, "+" if by > 0 else "-"))
+        listed.append((name, at, at + by, "+" if by > 0 else "-"))
         at += by
-    lines.append((words["total"], found["score"], found["score"], ""))
-    frame = pd.DataFrame(lines, columns=["step", "from", "to", "sign"])
-    frame["by"] = frame["to"] - frame["from"]
-    axis = alt.Axis(labelLimit=160)
-    base = alt.Chart(frame).encode(y=alt.Y("step:N", sort=None, title=None, axis=axis))
-    colour = alt.Color(
-        "sign:N", scale=alt.Scale(domain=["+", "-", ""], range=["#c2571a", "#1d5fbf", "#7a8496"]), legend=None
-    )
-    scale = alt.Scale(zero=False)
-    bars = base.mark_bar(aria=False).encode(
-        x=alt.X("from:Q", title=str(found["scale"]), scale=scale), x2="to:Q", color=colour, tooltip=["step", "by", "to"]
-    )
-    ends = base.mark_tick(thickness=3, aria=False).encode(x=alt.X("to:Q", scale=scale), color=colour)
-    return bars + ends
+    return [*listed, (words["total"], found["score"], found["score"], "")]
 
 
 # ---- what if -------------------------------------------------------------------------------------------
@@ -277,24 +265,9 @@ def _what_if(what: Shown, row: Row, words: Mapping[str, str]) -> None:
     except KetchError as error:
         st.caption(literal(f"{error.message}. {error.hint}"))
         return
-    charts.draw(_curve(each, points, row.get(each.name)))
-
-
-def _curve(each: Widget, points: Sequence[tuple[object, float]], own: object) -> Any:
     numeric = each.kind == "slider"
-    frame = pd.DataFrame(
-        {"value": [value if numeric else str(value) for value, _ in points], "answer": [score for _, score in points]}
-    )
-    x: Any = alt.X("value:Q" if numeric else "value:N", sort=None, title=None)
-    y = alt.Y("answer:Q", title=None)
-    chart = alt.Chart(frame)
-    drawn = (chart.mark_line(aria=False) if numeric else chart.mark_bar(aria=False)).encode(
-        x=x, y=y, tooltip=["value", "answer"]
-    )
-    if not numeric or own is None:
-        return drawn
-    rule = alt.Chart(pd.DataFrame({"value": [own]})).mark_rule(strokeDash=[4, 4], aria=False).encode(x="value:Q")
-    return drawn + rule
+    across = [value if numeric else _value(value, words) for value, _ in points]
+    sibling("charts").curve(across, [score for _, score in points], own=row.get(each.name) if numeric else None)
 
 
 @st.fragment

@@ -1,8 +1,6 @@
 """Start the Streamlit page: what it shows, who gets in, and the server it runs on."""
 
-import importlib
 import socket
-import threading
 import tomllib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.resources import files
@@ -20,7 +18,7 @@ from ketch.predict import Limits, Predictor, load
 from ketch.schema import is_missing
 from ketch.serve.guard import Guard, Hosts
 from ketch.settings import Settings
-from ketch.ui import SIBLINGS, Shown, remote, show
+from ketch.ui import Shown, remote, show
 
 OPTIONS: Final[Mapping[str, object]] = {  # of Streamlit, whatever its own files say
     "browser.gatherUsageStats": False,
@@ -195,8 +193,6 @@ def serve(what: Shown, door: Callable[[Any], Any], opened: socket.socket, secret
     for name, value in {**OPTIONS, "server.port": opened.getsockname()[1]}.items():
         config.set_option(name, value)
     show(what)
-    # while the first visitor's browser loads the page: what draws charts takes a second to import
-    threading.Thread(target=importlib.import_module, args=(SIBLINGS["ask"],), daemon=True).start()
     app = streamlit.App(Path(str(files("ketch.ui") / "app.py")), secrets={"auth": dict(secrets)} if secrets else None)
     served = uvicorn.Config(door(app), log_level="error", ws="auto", lifespan="on", timeout_graceful_shutdown=3)
     uvicorn.Server(served).run(sockets=[opened])
