@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, expect
 from ketch.codec import flatten
 from ketch.predict import load
 from ketch.ui import runtime, site
-from tests.pages.browser import PHONE, hosted, visiting
+from tests.pages.browser import DESK, PHONE, hosted, visiting
 from tests.pages.conftest import Packed, Shelf, more_rows
 from tests.pages.hostile import SCRIPT, hostile
 from tests.running import ketch, serving
@@ -82,9 +82,12 @@ def test_the_files_are_as_small_as_promised(shelf: Shelf, tmp_path: Path, home: 
     assert sum(len(gzip.compress(each.read_bytes(), 9)) for each in files) <= 5_000_000
 
 
-def test_a_person_asks_and_sees_the_answer_change(chromium: Browser, shelf: Shelf, tmp_path: Path, home: Path) -> None:
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_a_person_asks_and_sees_the_answer_change(
+    chromium: Browser, shelf: Shelf, tmp_path: Path, home: Path, size: dict[str, int]
+) -> None:
     packed = shelf("binary")
-    with hosted(made(packed, tmp_path / "site", home)) as url, visiting(chromium, url) as visit:
+    with hosted(made(packed, tmp_path / "site", home)) as url, visiting(chromium, url, size=size) as visit:
         page = visit.page
         row = {"contract": "two years", "partner": "no", "tenure": 60, "fee": 30.5}
         page.get_by_label("contract", exact=True).select_option("two years")
@@ -96,7 +99,7 @@ def test_a_person_asks_and_sees_the_answer_change(chromium: Browser, shelf: Shel
         expect(page.locator("#answer strong")).to_have_text("churn: no")
         expect(page.locator(".curve svg")).to_be_visible()
         visit.accessible()
-        visit.shoot("site-ask")
+        visit.shoot(f"site-ask-{size['width']}")
         page.get_by_role("spinbutton", name="tenure").fill("1000")
         expect(page.locator(".notes")).to_contain_text("outside of what was seen")
         page.get_by_role("spinbutton", name="fee").fill("")
@@ -127,14 +130,15 @@ def table_of(rows: list[dict[str, Any]], faulty: set[int]) -> bytes:
     return out.getvalue().encode()
 
 
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_a_table_of_10000_rows_comes_back_but_for_the_37_that_are_wrong(
-    chromium: Browser, shelf: Shelf, tmp_path: Path, home: Path
+    chromium: Browser, shelf: Shelf, tmp_path: Path, home: Path, size: dict[str, int]
 ) -> None:
     packed = shelf("binary")
     rows = more_rows(10_000)
     faulty = set(random.Random(7).sample(range(10_000), 37))
     data = table_of(rows, faulty)
-    with hosted(made(packed, tmp_path / "site", home)) as url, visiting(chromium, url) as visit:
+    with hosted(made(packed, tmp_path / "site", home)) as url, visiting(chromium, url, size=size) as visit:
         page = visit.page
         page.get_by_role("tab", name="A file").click()
         page.get_by_label("Choose a table").set_input_files(
@@ -151,7 +155,8 @@ def test_a_table_of_10000_rows_comes_back_but_for_the_37_that_are_wrong(
             page.get_by_role("button", name="Download the answers").click()
         lines = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text("utf-8"))))
         visit.accessible()
-        visit.shoot("site-file")
+        visit.no_sideways_scroll()
+        visit.shoot(f"site-file-{size['width']}")
     sound = [row for at, row in enumerate(rows) if at not in faulty]
     wanted = packed.predictor.predict(sound)
     assert {line["remark"] for line in lines} == {"'=1+1"}  # no spreadsheet takes it for a formula

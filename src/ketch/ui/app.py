@@ -21,12 +21,16 @@ def main() -> None:
     st.set_page_config(page_title=what.predictor.name, page_icon=str(ICON), layout="wide")
     if not _let_in(what, words):
         return
-    with st.sidebar:
-        st.markdown(f"### {literal(what.predictor.name)}")
-        other = next(each for each in LANGUAGES if each != lang)
-        st.markdown(f"[{words['other']}](?lang={other})")
     pages = [_page(name, words[title], icon, what, lang) for name, title, icon in PAGES]
-    st.navigation(pages).run()
+    chosen = st.navigation(pages, position="hidden")  # at the side it would cover a phone's page
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for each in pages:
+            st.page_link(each)
+        other = next(each for each in LANGUAGES if each != lang)
+        st.markdown(f"[{words['other']}](?lang={other})", width="content")
+        if what.oidc:
+            st.button(words["sign_out"], on_click=st.logout)
+    chosen.run()
 
 
 def _page(name: str, title: str, icon: str, what: Shown, lang: str) -> Any:
@@ -37,8 +41,6 @@ def _let_in(what: Shown, words: dict[str, str]) -> bool:
     """Let a visitor in by the identity provider, or by a key; nobody where neither is set and the page is guarded."""
     if what.oidc:
         if st.user.is_logged_in:
-            with st.sidebar:
-                st.button(words["sign_out"], on_click=st.logout)
             return True
         st.title(literal(what.predictor.name))
         st.button(words["sign_in"], on_click=st.login, type="primary")
