@@ -101,6 +101,7 @@ def test_a_threshold_counts(model: Any) -> None:
     assert math.isclose(found["recall"], metrics.recall_score(frame["churn"] == "leave", said), rel_tol=1e-3)
 
 
+@pytest.mark.packing
 def test_it_is_honest_about_what_it_measured_on(model: Any) -> None:
     seen = section(files(model, people(), positive="leave"), "Measured")
     assert "Measured on 200 rows of `--data`; if it was trained on them, expect it to do worse" in seen

@@ -108,6 +108,7 @@ TYPED = {
 }
 
 
+@pytest.mark.packing
 @pytest.mark.skipif(sys.platform == "win32" or not shutil.which("bash"), reason="bash and pseudo-terminals as on Unix")
 def test_bash_completes_what_is_typed(folder: Path) -> None:
     import pty

@@ -652,6 +652,7 @@ def test_hadolint_has_nothing_to_say(made: Made) -> None:
 # ---- the command line --------------------------------------------------------------------------------
 
 
+@pytest.mark.packing
 def test_the_command_writes_a_project(all_made: dict[str, Made], tmp_path: Path) -> None:
     made = all_made["pair"]
     path = tmp_path / "churn.ketch"

@@ -59,6 +59,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.packing
 def test_files_and_objects_give_the_same_contract_and_answers(files: Path) -> None:
     home = files / "home"
     wanted = read(packed(models.vectorized(), target="churn"))
@@ -77,6 +78,7 @@ def test_files_and_objects_give_the_same_contract_and_answers(files: Path) -> No
     assert packed(files / "churn model.pkl", home=home).data == packed(files / "churn model.pkl", home=home).data
 
 
+@pytest.mark.packing
 def test_a_sample_may_be_a_frame_a_list_or_a_file(tmp_path: Path) -> None:
     frame = table().assign(churn=yes_or_no())
     frame.to_csv(tmp_path / "rows.csv", index=False)

@@ -212,6 +212,7 @@ def test_a_witness_hands_out_only_what_was_seen(tmp_path: Path) -> None:
         end(process)
 
 
+@pytest.mark.packing
 def test_answers_that_differ_are_no_rescue(tmp_path: Path) -> None:
     """A case whose witness is another model refuses."""
     folder = HERE / "past" / "1.1.3"

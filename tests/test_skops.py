@@ -153,6 +153,7 @@ def originals(packed: Packed) -> list[tuple[str, str]]:
     return [(each.name, each.format) for each in bundle.read(packed.data, "x.ketch").manifest.originals]
 
 
+@pytest.mark.packing
 def test_an_object_and_a_pickle_are_kept_as_skops(tmp_path: Path) -> None:
     model = models.plain_forest()
     one = compose(model, None, Options(name="one"), home=tmp_path)
