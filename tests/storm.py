@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote_from_bytes
 
+from ketch.serve.pages import SITE
+
 JSON = "application/json"
 CSV = "text/csv"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -132,12 +134,12 @@ def posts(
 
 def gets(model: str, version: str) -> list[Seed]:
     """Read what there is to read."""
-    paths = ["/", "/schema", "/openapi.json", "/docs", "/docs/start.js"]
+    paths = ["/", "/form", "/schema", "/openapi.json", "/docs", "/docs/start.js"]
     paths += [f"/models/{model}{path}" for path in paths]
     paths += ["/health/live", "/health/ready", "/metrics", "/ping", "/version", "/v2", "/v2/health/live"]
     paths += ["/v2/health/ready", f"/v2/models/{model}", f"/v2/models/{model}/ready"]
     paths += [f"/v2/models/{model}/versions/{version}", f"/v2/models/{model}/versions/{version}/ready"]
-    paths += ["/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js"]
+    paths += ["/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", *(f"/site/{name}" for name in SITE)]
     return [Seed("GET", path) for path in paths]
 
 
