@@ -108,30 +108,58 @@ TYPED = {
 }
 
 
-@pytest.mark.packing
-@pytest.mark.skipif(sys.platform == "win32" or not shutil.which("bash"), reason="bash and pseudo-terminals as on Unix")
-def test_bash_completes_what_is_typed(folder: Path) -> None:
-    import pty
+TERMINALS = {  # shell -> how it is begun, and how it learns to complete
+    "bash": (["bash", "--norc", "--noprofile", "-i"], ""),
+    "zsh": (["zsh", "--no-rcs", "-i"], "bindkey -e; autoload -Uz compinit; compinit -u -D; "),
+}
 
+
+@pytest.fixture
+def environ(folder: Path) -> dict[str, str]:
+    """What a shell knows that finds Ketch and the folder's store."""
     program = Path(sys.executable).parent / "ketch"
     if not program.exists():
         pytest.skip(f"{program} is not there: Ketch was not installed by pip")
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("KETCH_", "COV_"))}
-    environ |= {"KETCH_HOME": str(folder / "home"), "PS1": "> ", "TERM": "dumb", "INPUTRC": os.devnull}
-    environ["PATH"] = os.pathsep.join([str(program.parent), environ.get("PATH", "")])
+    known = {name: value for name, value in os.environ.items() if not name.startswith(("KETCH_", "COV_"))}
+    known |= {"KETCH_HOME": str(folder / "home"), "HOME": str(folder / "home"), "PS1": "> ", "TERM": "dumb"}
+    known |= {"INPUTRC": os.devnull, "PATH": os.pathsep.join([str(program.parent), known.get("PATH", "")])}
+    return known
+
+
+@pytest.mark.packing
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals as on Unix")
+@pytest.mark.parametrize("name", TERMINALS)
+def test_a_shell_completes_what_is_typed(folder: Path, environ: dict[str, str], name: str) -> None:
+    import pty
+
+    if not shutil.which(name):
+        pytest.skip(f"{name} is not installed here")
     window, theirs = pty.openpty()
-    bash = ["bash", "--norc", "--noprofile", "-i"]
+    command, able = TERMINALS[name]
     with subprocess.Popen(
-        bash, cwd=folder, env=environ, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        command, cwd=folder, env=environ, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
     ) as shell:
         os.close(theirs)
         try:
-            type_in(window, "source <(ketch completion bash); echo 'read''y'\n", "ready")
+            type_in(window, f"{able}source <(ketch completion {name}); echo 'read''y'\n", "ready")
             for begun, whole in TYPED.items():  # the completed line is shown once more, by echo
                 type_in(window, f"{begun}\t\x01echo = \n", f"= {whole}")
         finally:
             shell.kill()
             os.close(window)
+
+
+@pytest.mark.packing
+@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed here")
+def test_fish_completes_what_is_typed(folder: Path, environ: dict[str, str]) -> None:
+    for begun, whole in TYPED.items():
+        asked = f"ketch completion fish | source; complete -C '{begun}'"
+        done = subprocess.run(
+            ["fish", "--no-config", "-c", asked], cwd=folder, env=environ, capture_output=True, text=True, timeout=60
+        )
+        offered = [line.partition("\t")[0] for line in done.stdout.splitlines()]
+        shared = os.path.commonprefix(offered)  # noqa: RUF071 - letter by letter, as a shell fills it in
+        assert shared == whole.rpartition(" ")[2], (begun, offered, done.stderr)
 
 
 def type_in(window: int, keys: str, wanted: str) -> None:

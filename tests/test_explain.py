@@ -544,6 +544,7 @@ assert not {{"numpy", "onnx", "onnxruntime", "pandas", "shap", "sklearn"}} & sys
     assert json.loads(done.stdout) == [each.score for each in explainer(found)(shown(found))]
 
 
+@pytest.mark.service
 def test_several_threads_may_ask_at_once() -> None:
     for name in ("forest", "vectors"):
         explain, rows = explainer(known(name)), shown(known(name))

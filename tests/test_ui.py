@@ -1,27 +1,33 @@
 """The pages for people without a browser: forms, columns, texts that must stay texts, who gets in."""
 
 import asyncio
+import base64
 import csv
 import html
 import io
 import json
+import re
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ketch.card import ASK, MEMBER
 from ketch.errors import InputError, SettingError
+from ketch.explain import trees
 from ketch.page import widgets, words
 from ketch.page.words import WORDS
-from ketch.schema import Answer, Field
+from ketch.schema import Answer, Field, Type
 from ketch.serve.guard import Guard, guard_at
-from ketch.ui import harmless, literal, patterns, remote, site, start, table
+from ketch.ui import about, harmless, literal, patterns, remote, site, start, table
+from tests import models
 from tests.doors import Small
-from tests.models import FACTORIES, late, opened, rows, texts
+from tests.models import FACTORIES, late, opened, rows, texts, yes_or_no
 from tests.running import ketch, serving
 
 # ---- words and forms -----------------------------------------------------------------------------------
@@ -33,6 +39,35 @@ def test_every_text_is_there_in_both_languages_with_the_same_places() -> None:
         assert portuguese, key
         assert english.count("{}") == portuguese.count("{}"), key
     assert words.spoken("pt")["yes"] == "sim"
+
+
+def test_every_text_is_used_and_every_text_used_is_there() -> None:
+    own = Path(words.__file__).parent
+    sources = [*own.glob("*.html"), *own.glob("site/*.js"), *own.glob("*.py"), *own.parent.glob("ui/*.py")]
+    told = "".join(each.read_text("utf-8") for each in sources)
+    named = set(re.findall(r"""\bwords(?:\.(?!get\b)|\[["'])([\w-]+)""", told))
+    chosen = set(re.findall(r"""\bwords\["[\w-]+" if [^\]]* else "([\w-]+)"\]""", told))
+    by_type, by_fault = set(get_args(Type)), {key for key in WORDS if key.startswith("fault_")}
+    assert named | chosen <= WORDS.keys()
+    assert named | chosen | by_type | by_fault >= WORDS.keys()
+
+
+@pytest.mark.parametrize(("name", "targets"), [("encoded", yes_or_no()), ("forest", []), ("outliers", [])])
+def test_a_card_is_told_in_portuguese_but_for_what_others_wrote(name: str, targets: list[int]) -> None:
+    data = models.table().assign(churn=targets) if targets else None
+    text = (
+        opened(FACTORIES[name](), data, target="churn" if targets else "", **late(name)).bundle.files[MEMBER].decode()
+    )
+    assert words.card(text, "en") == text
+    told = about._told(text)
+    same = {*told.split("\n")} & {*words.card(told, "pt").split("\n")}
+    assert [line for line in same if re.match(r"#+ |- |[A-Z]", line)] == [f"# {told.split()[1]}"]
+
+
+def test_what_a_person_wrote_into_a_card_stays_and_questions_unanswered_do_not() -> None:
+    text = f"---\na: 1\n---\n\n# m\n\n## Intended use\n\n{ASK}\n\n## Contract\n\n| a |\n\n## Mine\n\nOf {{0}} use.\n"
+    assert words.card(about._told(text), "pt").split() == "# m ## Mine Of {0} use.".split()
+    assert "Who is asked? Ana." in about._told(text.replace(ASK, "Who is asked? Ana."))
 
 
 def test_a_form_begins_with_a_row_that_the_model_answers(small: Small) -> None:
@@ -187,24 +222,31 @@ def test_a_key_opens_the_page_and_nothing_else_does() -> None:
     assert start.admits(Guard(listens_here=True)) is None
 
 
-@pytest.mark.parametrize("kind", ["http", "websocket"])
-@pytest.mark.parametrize(("host", "let_in"), [("localhost:8501", True), ("127.0.0.1", True), ("evil.example", False)])
-def test_pages_and_sockets_answer_to_this_machines_name_only(kind: str, host: str, let_in: bool) -> None:
+def knock(kind: str, path: str = "/", **headers: str) -> list[Any]:
+    """Come to the door as a request by a method or as a websocket: what came in, or what was sent back."""
     seen: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         seen.append("in")
 
     async def send(message: Any) -> None:
-        seen.append(message["type"])
+        seen.append(message)
 
     async def receive() -> Any:
         return {}
 
-    door = start.Door(app, guard_at("127.0.0.1", []))
-    scope = {"type": kind, "method": "GET", "headers": [(b"host", host.encode())]}
-    asyncio.run(door(scope, receive, send))
-    assert (seen == ["in"]) == let_in
+    kinds = {"type": "websocket"} if kind == "websocket" else {"type": "http", "method": kind}
+    listed = [(name.encode(), value.encode()) for name, value in headers.items() if value]
+    where, _, query = path.partition("?")
+    scope = {**kinds, "path": where, "query_string": query.encode(), "headers": listed}
+    asyncio.run(start.Door(app, guard_at("127.0.0.1", []))(scope, receive, send))
+    return seen
+
+
+@pytest.mark.parametrize("kind", ["GET", "websocket"])
+@pytest.mark.parametrize(("host", "let_in"), [("localhost:8501", True), ("127.0.0.1", True), ("evil.example", False)])
+def test_pages_and_sockets_answer_to_this_machines_name_only(kind: str, host: str, let_in: bool) -> None:
+    assert (knock(kind, host=host) == ["in"]) == let_in
 
 
 @pytest.mark.parametrize(
@@ -212,21 +254,25 @@ def test_pages_and_sockets_answer_to_this_machines_name_only(kind: str, host: st
 )
 @pytest.mark.parametrize("kind", ["POST", "websocket"])
 def test_no_page_of_another_site_gets_at_this_one(kind: str, origin: str, let_in: bool) -> None:
-    seen: list[Any] = []
+    assert (knock(kind, host="localhost:8501", origin=origin) == ["in"]) == let_in
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append("in")
 
-    async def send(message: Any) -> None:
-        seen.append(message["type"])
-
-    async def receive() -> Any:
-        return {}
-
-    headers = [(b"host", b"localhost:8501"), *([(b"origin", origin.encode())] if origin else [])]
-    scope = {"type": "websocket" if kind == "websocket" else "http", "method": kind, "headers": headers}
-    asyncio.run(start.Door(app, guard_at("127.0.0.1", []))(scope, receive, send))
-    assert (seen == ["in"]) == let_in
+@pytest.mark.parametrize(
+    ("path", "to"),
+    [
+        ("/table", b"./?at=table"),
+        ("/about?lang=pt", b"./?at=about&lang=pt"),
+        ("/table/x", None),
+        ("/charts", None),
+        ("//evil.example", None),
+        ("/", None),
+    ],
+)
+def test_a_page_of_its_own_is_led_to_by_the_first_one(path: str, to: bytes | None) -> None:
+    first, *_ = knock("GET", path, host="localhost")
+    assert (first if to is None else (first["status"], dict(first["headers"]))) == (
+        "in" if to is None else (302, {b"location": to})
+    )
 
 
 def test_the_identity_providers_settings_must_be_whole(tmp_path: Path) -> None:
@@ -251,8 +297,8 @@ def test_a_page_for_others_needs_keys_or_a_word(small: Small, tmp_path: Path) ->
 
 def test_the_static_page_names_nothing_elsewhere_and_is_the_same_every_time(small: Small) -> None:
     bundle = small.predictor.bundle
-    files = site.site(bundle)
-    assert files == site.site(bundle)
+    files = site.site(bundle, runtime=dict)
+    assert files == site.site(bundle, runtime=dict)
     for name, data in files.items():
         if name.endswith((".html", ".js", ".css")) and name != "papaparse.js":
             assert b"http://" not in data.replace(b"http://www.w3.org", b"")
@@ -264,15 +310,34 @@ def test_the_static_page_names_nothing_elsewhere_and_is_the_same_every_time(smal
 @pytest.mark.parametrize("url", ["ftp://a", "https://", "javascript:alert(1)", "https://a; script-src *", "a"])
 def test_only_the_address_of_a_service_goes_into_the_policy(small: Small, url: str) -> None:
     with pytest.raises(InputError):
-        site.site(small.predictor.bundle, url=url)
+        site.site(small.predictor.bundle, url=url, runtime=dict)
 
 
 def test_an_original_is_refused_and_told_what_else_can_be_done(small: Small) -> None:
     bundle = small.predictor.bundle
     original = msgspec.structs.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, serves="original"))
     with pytest.raises(InputError) as caught:
-        site.site(original)
+        site.site(original, runtime=dict)
     assert "--url" in caught.value.hint
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-300, 70_000) | st.sampled_from([0.5, 0.1, float("nan"), -1.5]), min_size=1))
+def test_numbers_for_the_browser_are_the_same_in_fewer_bytes(given: list[float]) -> None:
+    told = site._listed(np, given)
+    found = [np.frombuffer(base64.b64decode(data), f"<{kind}").astype(float) for kind, data in told]
+    read = found[0][found[1].astype(int)] if len(found) > 1 else found[0]
+    wanted = np.array(given, dtype=float)
+    assert np.array_equal(read if len(read) == len(given) else np.full(len(given), *read), wanted, equal_nan=True)
+    assert sum(len(base64.b64decode(data)) for _, data in told) <= 8 * len(given)
+
+
+@pytest.mark.parametrize("back", [0, 1])
+def test_trees_that_lead_back_are_none(back: int) -> None:
+    ends = {f"nodes_{side}nodeids": [1, back] for side in ("true", "false")}
+    leaves = {f"nodes_{side}leafs": [0, 0] for side in ("true", "false")}
+    with pytest.raises(trees.Mixed):
+        site._walked(np, {**ends, **leaves, "tree_roots": [0]})
 
 
 def test_patterns_are_written_as_javascript_reads_them() -> None:

@@ -575,9 +575,20 @@ def open_runner(opened: Bundle, *, home: Path) -> Runner:
     Raises:
         TrustError, ModelError, CorruptBundle: it must not, or cannot, be opened here.
     """
+    parts = open_parts(opened, home=home)
+    adapter = _adapter(opened.manifest.adapter, parts)
+    return adapter.runner(adapter.join(parts), opened.contract.fields)
+
+
+def open_parts(opened: Bundle, *, home: Path) -> list[object]:
+    """Open the objects that the original model consists of, through the gate.
+
+    Raises:
+        TrustError, ModelError: they must not, or cannot, be opened here.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # `inspect` compares versions; golden predictions decide
-        parts = code.open_parts(
+        return code.open_parts(
             opened.originals,
             opened.code,
             home=home,
@@ -585,8 +596,6 @@ def open_runner(opened: Bundle, *, home: Path) -> Runner:
             python=opened.manifest.versions.get("python", ""),
             signed=bool(opened.signed_by),
         )
-    adapter = _adapter(opened.manifest.adapter, parts)
-    return adapter.runner(adapter.join(parts), opened.contract.fields)
 
 
 def _adapter(name: str, parts: Sequence[object]) -> Adapter:

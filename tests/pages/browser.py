@@ -6,7 +6,7 @@ import importlib.resources
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -50,9 +50,16 @@ class Visit:
             self.outside.append(url)
 
     def shoot(self, name: str) -> None:
-        """Keep a picture of the whole page."""
+        """Keep a picture of the whole page, also of one that scrolls inside the window."""
         SCREENS.mkdir(parents=True, exist_ok=True)
+        size = self.page.viewport_size
+        high = self.page.evaluate("document.querySelector(\"[data-testid='stMain']\")?.scrollHeight ?? 0")
+        if size and high > size["height"]:
+            self.page.set_viewport_size({**size, "height": high})
+            self.page.wait_for_timeout(500)  # until charts are drawn anew
         self.page.screenshot(path=SCREENS / f"{name}.png", full_page=True)
+        if size:
+            self.page.set_viewport_size(size)
 
     def no_sideways_scroll(self) -> None:
         """Hold the page against the width of the window."""
@@ -114,11 +121,18 @@ def hosted(folder: Path) -> Iterator[str]:
     """Serve a folder as a static host does, below a path, with the headers of its _headers file."""
     told = folder / "_headers"
     handler = type("Files", (_Files,), {"headers_of": told.read_text() if told.is_file() else ""})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder)))
+    with answering(functools.partial(handler, directory=str(folder))) as url:
+        yield url + _Files.below
+
+
+@contextmanager
+def answering(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Let a handler answer on a free port, and give its address."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://localhost:{server.server_port}{_Files.below}"
+        yield f"http://localhost:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

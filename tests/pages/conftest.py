@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from catboost import CatBoostRegressor
 from playwright.sync_api import Browser, sync_playwright
 from sklearn.ensemble import (
     GradientBoostingClassifier,
@@ -23,10 +24,11 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
+from xgboost import XGBClassifier
 
 import ketch
 from ketch.predict import Predictor, load
-from tests.models import encoding, prices, species, table, yes_or_no
+from tests.models import customers, encoding, prices, species, table, yes_or_no
 from tests.pages.browser import ARGUMENTS, program
 
 POSITIVE = {"text": "angry"}
@@ -96,6 +98,15 @@ class Shelf:
         ]
         return model, frame.assign(churn=yes_or_no()), "churn", asked
 
+    def _extreme(self) -> Any:
+        return self._of_table(XGBClassifier(n_estimators=60, max_depth=3, n_jobs=1), yes_or_no(), "churn")
+
+    def _catboost(self) -> Any:
+        model = CatBoostRegressor(iterations=100, depth=3, verbose=0, allow_writing_files=False, thread_count=1)
+        model.fit(frame := table()[["tenure", "fee"]].astype(float), prices())
+        asked = [{"tenure": float(each["tenure"]), "fee": each["fee"]} for each in more_rows()]
+        return model, frame.assign(price=prices()), "price", asked
+
     def _neighbours(self) -> Any:
         return self._of_table(KNeighborsClassifier(5), species(), "species")
 
@@ -129,17 +140,8 @@ class Shelf:
 
 
 def more_rows(n: int = 1000) -> list[dict[str, Any]]:
-    """Give rows like those of the training data, and others."""
-    source = random.Random(11)
-    return [
-        {
-            "contract": source.choice(["month", "year", "two years"]),
-            "partner": source.choice(["yes", "no"]),
-            "tenure": source.randint(0, 72),
-            "fee": round(source.uniform(18, 120), 2),
-        }
-        for _ in range(n)
-    ]
+    """Give rows like those of the training data, and others; whoever asks may change them."""
+    return [dict(row) for row in customers(n, 11)]
 
 
 @pytest.fixture(scope="session")

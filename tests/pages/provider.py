@@ -2,15 +2,15 @@
 
 import http.server
 import json
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tests.pages.browser import answering
 
 CLIENT: Final = "ketch"
 
@@ -72,15 +72,6 @@ class _Provider(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@contextmanager
-def providing() -> Iterator[str]:
+def providing() -> AbstractContextManager[str]:
     """Run the provider and give its address."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Provider)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://localhost:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return answering(_Provider)

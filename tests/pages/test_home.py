@@ -39,7 +39,7 @@ def test_a_person_lands_asks_and_reads_the_answer(
                 visit.shoot(f"home-{path.strip('/').replace('/', '-') or 'root'}-{size['width']}")
         with visiting(chromium, url.replace("127.0.0.1", "localhost") + "/models/multiclass", lang="pt-BR") as visit:
             expect(visit.page.locator("#answer strong")).to_contain_text("species")
-            expect(visit.page.get_by_role("heading", name="Pergunte a ele")).to_be_visible()
+            expect(visit.page.get_by_role("heading", name="Perguntar")).to_be_visible()
             visit.accessible()
             visit.shoot("home-multiclass-pt")
 

@@ -2,12 +2,10 @@
 
 import csv
 import io
-import os
 import random
 import re
+import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +19,7 @@ from tests.pages.conftest import Shelf, more_rows
 from tests.pages.hostile import hostile
 from tests.pages.provider import CLIENT, providing
 from tests.pages.test_site import table_of
-from tests.running import serving
+from tests.running import KETCH, serving, started
 
 pytestmark = [pytest.mark.pages, pytest.mark.timeout(180)]
 KEY = "a-key-of-twenty-characters-and-more"
@@ -29,39 +27,17 @@ KEY = "a-key-of-twenty-characters-and-more"
 
 @contextmanager
 def shown(*words: str | Path, home: Path, before: Sequence[str] = (), **environ: str) -> Iterator[str]:
-    """Run `ketch ui` on a free port, give its address, and end it as an operator would."""
-    process = subprocess.Popen(
-        [
-            *before,
-            sys.executable,
-            "-m",
-            "ketch",
-            "ui",
-            *map(str, words),
-            *([] if "KETCH_PORT" in environ else ["--port", "0"]),
-        ],
-        env={**os.environ, "KETCH_HOME": str(home), "PYTHONUNBUFFERED": "1", **environ},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        line = process.stdout.readline() if process.stdout else ""
-        found = re.search(r"https?://\S+:\d+", line)
-        if found is None:
-            process.kill()
-            raise AssertionError(f"no address in {line!r}; {process.communicate()[1]}")
-        yield found[0].replace("127.0.0.1", "localhost")
-    finally:
-        process.terminate()
-        _, errors = process.communicate(timeout=60)
-    assert "Traceback" not in errors, errors
+    """Run `ketch ui` on a free port and give its address."""
+    port = [] if "KETCH_PORT" in environ else ["--port", "0"]
+    environ = {"KETCH_HOME": str(home), **environ}
+    with started([*before, *KETCH, "ui", *words, *port], environ, ends=(0, -signal.SIGTERM)) as url:
+        yield url.replace("127.0.0.1", "localhost")
 
 
 def answered(page: Page) -> None:
     """Wait until Streamlit has nothing left to do."""
     page.locator("[data-testid='stApp'][data-test-script-state='notRunning']").wait_for(timeout=30_000)
+    expect(page.get_by_test_id("stSkeleton")).to_have_count(0)
 
 
 def turn_to(page: Page, name: str) -> None:
@@ -107,7 +83,7 @@ def test_its_answer_is_the_estimators(chromium: Browser, shelf: Shelf, tmp_path:
             "fee": float(page.get_by_role("slider", name="fee").input_value()),
         }
         likely = packed.predictor.predict(row)["churn_probability"]
-        expect(page.get_by_text("probability of “yes”"), str(row)).to_contain_text(f": {likely:.1%}")
+        expect(page.get_by_text("probability of “yes”: "), str(row)).to_contain_text(f": {likely:.1%}")
 
 
 @pytest.mark.parametrize("name", ["binary", "multiclass", "regression", "text", "wide"])
@@ -131,6 +107,7 @@ def test_every_kind_of_model_has_a_page_that_fits_a_phone(
                 turn_to(visit.page, model)
                 visit.no_sideways_scroll()
                 visit.accessible()
+                visit.shoot(f"ui-phone-{name}-{lang}-about")
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
@@ -188,13 +165,16 @@ def test_only_who_has_a_key_gets_in(chromium: Browser, shelf: Shelf, tmp_path: P
         visiting(chromium, url) as visit,
     ):
         page = visit.page
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        expect(page).to_have_title("Sign in")
         page.get_by_label("Key").fill("not the key")
         page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_text("This key does not open this page.")).to_be_visible()
-        assert page.get_by_text("churn").count() == 0
+        assert not re.search("churn|binary", page.content())  # who is refused is not told of the model
         page.get_by_label("Key").fill(KEY)
         page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_role("heading", name="churn: ")).to_be_visible()
+        expect(page).to_have_title("binary")
 
 
 def test_an_identity_provider_signs_people_in(chromium: Browser, shelf: Shelf, tmp_path: Path) -> None:
@@ -214,12 +194,30 @@ def test_an_identity_provider_signs_people_in(chromium: Browser, shelf: Shelf, t
             visiting(chromium, url) as visit,
         ):
             page = visit.page
-            assert page.get_by_text("churn").count() == 0
+            expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+            assert not re.search("churn|binary", page.content())
             page.get_by_role("button", name="Sign in").click()
             expect(page.get_by_role("heading", name="churn: ")).to_be_visible()
             page.get_by_role("button", name="Sign out").click()
             expect(page.get_by_role("button", name="Sign in")).to_be_visible()
             visit.outside[:] = [each for each in visit.outside if not each.startswith(issuer)]
+
+
+def test_each_page_has_a_link_and_its_own_language(chromium: Browser, shelf: Shelf, tmp_path: Path) -> None:
+    with shown(shelf("binary").path, home=tmp_path) as url:
+        for path in ("table", "about?lang=en", "launch", "ask"):
+            with visiting(chromium, f"{url}/{path}") as visit:  # nothing that is looked for in vain
+                answered(visit.page)
+                expect(visit.page).to_have_url(f"{url}/{path if path != 'ask' else ''}")
+        with visiting(chromium, f"{url}/table") as visit:
+            page = visit.page
+            page.get_by_role("button", name="Português").click()
+            expect(page.get_by_role("heading", name="Um arquivo")).to_be_visible()
+            turn_to(page, "O modelo")
+            expect(page.get_by_role("heading", name="Cartão do modelo")).to_be_visible()
+            expect(page.get_by_text("Responde churn")).to_be_visible()
+            page.go_back()
+            expect(page.get_by_role("heading", name="Um arquivo")).to_be_visible()
 
 
 def test_what_was_asked_is_seen_after_the_launch(chromium: Browser, shelf: Shelf, tmp_path: Path) -> None:

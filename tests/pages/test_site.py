@@ -20,7 +20,7 @@ from tests.pages.hostile import SCRIPT, hostile
 from tests.running import ketch, serving
 
 pytestmark = pytest.mark.pages
-PLAIN = ("binary", "tree", "multiclass", "regression", "boosting", "histogram", "text", "wide")
+PLAIN = ("binary", "tree", "multiclass", "regression", "boosting", "histogram", "extreme", "catboost", "text", "wide")
 COMPILED = ("neighbours", "network")
 ASK = """async (told) => {
   const rows = JSON.parse(told);
@@ -43,8 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(packed: Packed, folder: Path, home: Path, **more: Any) -> Path:
     """Write the page of a model."""
     bundle = packed.predictor.bundle
-    needed = not more.get("url") and site.needs_runtime(bundle)
-    site.write(site.site(bundle, runtime=runtime.files(home) if needed else None, **more), folder)
+    site.write(site.site(bundle, runtime=lambda: runtime.files(home), **more), folder)
     return folder
 
 
@@ -75,7 +74,7 @@ def test_it_answers_as_the_bundle_does(chromium: Browser, shelf: Shelf, tmp_path
 
 
 def test_the_files_are_as_small_as_promised(shelf: Shelf, tmp_path: Path, home: Path) -> None:
-    for name in ("binary", "tree"):
+    for name in ("binary", "tree", "multiclass", "boosting"):
         files = [each for each in made(shelf(name), tmp_path / name, home).rglob("*") if each.is_file()]
         assert sum(each.stat().st_size for each in files) <= 150 * 1024
     files = [each for each in made(shelf("network"), tmp_path / "network", home).rglob("*") if each.is_file()]
@@ -182,7 +181,7 @@ def test_it_fits_a_phone_in_both_languages(
     chromium: Browser, shelf: Shelf, tmp_path: Path, home: Path, name: str
 ) -> None:
     with hosted(made(shelf(name), tmp_path / "site", home)) as url:
-        for lang, ask, table in (("pt-BR", "Pergunte a ele", "Um arquivo"), ("en-US", "Ask it", "A file")):
+        for lang, ask, table in (("pt-BR", "Perguntar", "Um arquivo"), ("en-US", "Ask it", "A file")):
             with visiting(chromium, url, lang=lang, size=PHONE) as visit:
                 expect(visit.page.get_by_role("tab", name=ask)).to_be_visible()
                 visit.page.locator("#answer strong").first.wait_for()
@@ -194,6 +193,7 @@ def test_it_fits_a_phone_in_both_languages(
                 visit.page.get_by_role("tab").last.click()
                 visit.no_sideways_scroll()
                 visit.accessible()
+                visit.shoot(f"site-phone-{name}-{lang}-about")
 
 
 def test_a_service_answers_where_the_page_is_made_for_one(
@@ -229,7 +229,7 @@ def test_what_a_model_or_a_file_says_is_shown_and_never_interpreted(
 ) -> None:
     predictor = load(str(hostile(tmp_path)), home=home)
     rows = [dict(row) for row in predictor.bundle.golden.rows]
-    site.write(site.site(predictor.bundle), tmp_path / "site")
+    site.write(site.site(predictor.bundle, runtime=dict), tmp_path / "site")
     with hosted(tmp_path / "site") as url, visiting(chromium, url) as visit:
         page = visit.page
         expect(page.locator("#answer strong")).to_contain_text("<b>churn</b>: ")

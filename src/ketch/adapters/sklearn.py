@@ -64,7 +64,7 @@ def join(parts: Sequence[object]) -> object:
     Raises:
         NotAModel: a part is neither, or nothing predicts.
     """
-    flat = list(_flatten(parts))
+    flat = list(flatten(parts))
     for part in flat:
         if not hasattr(part, "transform") and not hasattr(part, "predict"):
             raise not_a_model(part)
@@ -88,14 +88,15 @@ def _as_estimator(model: object) -> object:
     return make(model) if make is not None and not hasattr(model, "get_params") else model
 
 
-def _flatten(parts: object) -> Iterator[object]:
+def flatten(parts: object) -> Iterator[object]:
+    """Give the objects that stand in lists, tuples and dicts, one after the other."""
     if isinstance(parts, Mapping):
         parts = list(parts.values())
     if not isinstance(parts, list | tuple):
         yield parts
         return
     for part in parts:
-        yield from _flatten(part)
+        yield from flatten(part)
 
 
 def study(model: Any, names: Sequence[str] = ()) -> Knowledge:

@@ -1,5 +1,6 @@
 """`ketch pack`: model file → bundle."""
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -93,4 +94,4 @@ def _tell(path: Path, data: bytes) -> None:
     record: dict[str, object] = {"bundle": str(path), "name": manifest.name, "sha256": opened.sha256}
     record |= {"target": answer.target, "task": answer.task, "fields": {each.name: each.type for each in fields}}
     record |= {"code": manifest.code, "by_value": by_value, "serves": manifest.serves, "reason": why}
-    tell(record, "\n".join([*lines, f"Serve it with: ketch serve {path}"]))
+    tell(record, "\n".join([*lines, f"Serve it with: ketch serve {shlex.quote(str(path))}"]))

@@ -1,12 +1,13 @@
 """How a verb shows what it did: in words for a person, the same words plain in a pipe, as JSON for a program.
 
-Rich draws where somebody looks at a terminal, and is imported there only.
+Rich draws where somebody looks at a terminal, and is imported there only; an image has none.
 """
 
+import importlib.util
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 import msgspec
@@ -81,7 +82,7 @@ def table(
         tell(record, "")
     elif rows:
         cells = [[_cell(each) for each in row] for row in rows]
-        (_drawn if sys.stdout.isatty() else _aligned)(headings, cells, right)
+        (_drawn if draws(sys.stdout) else _aligned)(headings, cells, right)
 
 
 def _cell(text: str) -> str:
@@ -112,10 +113,15 @@ def _drawn(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Collec
     Console(highlight=False).print(drawn)
 
 
+def draws(stream: TextIO) -> bool:
+    """Say whether somebody looks at a stream, and what draws there is installed."""
+    return stream.isatty() and importlib.util.find_spec("rich") is not None
+
+
 @contextmanager
 def busy(what: str) -> Iterator[Pause]:
     """Show that something is under way, where somebody is looking; gives what ends the showing, for a question."""
-    if not sys.stderr.isatty():
+    if not draws(sys.stderr):
         yield lambda: None
         return
     from rich.console import Console
@@ -127,7 +133,7 @@ def busy(what: str) -> Iterator[Pause]:
 @contextmanager
 def bar() -> Iterator[Told]:
     """Show how far something is, where somebody is looking; gives what is told: done, of how much, in words."""
-    if not sys.stderr.isatty():
+    if not draws(sys.stderr):
         yield lambda done, whole, told: None
         return
     from rich.console import Console

@@ -43,8 +43,7 @@ def _write(model: str | None, home: Path, url: str, output: str, runtime: str) -
     if not model:
         raise click.UsageError("--static needs a MODEL, whose contract the page is made from.")
     opened = fetch_bundle(model, home=home)
-    needed = not url and site.needs_runtime(opened)
-    files = site.site(opened, url=url, runtime=ort.files(home, runtime) if needed else None)
+    files = site.site(opened, url=url, runtime=lambda: ort.files(home, runtime))
     site.write(files, Path(output))
     size = sum(map(len, files.values()))
     told = f"{output}: {len(files)} files, {size / 1024:,.0f} KiB; any static host can serve them"
@@ -55,12 +54,11 @@ def _write(model: str | None, home: Path, url: str, output: str, runtime: str) -
 def _serve(model: str | None, settings: Any, url: str, oidc: str) -> None:
     import dataclasses
 
-    from ketch.serve.guard import Guard
     from ketch.serve.server import guard_of, listen, url_of
     from ketch.ui import start
 
     secrets = start.oidc(oidc) if oidc else {}
-    guard: Guard = guard_of(dataclasses.replace(settings, auth="platform") if oidc else settings)
+    guard = guard_of(dataclasses.replace(settings, auth="platform") if oidc else settings)
     key = os.environ.get("KETCH_API_KEY", "")
     what = start.of_service(url, key, settings) if url else start.of_model(str(model), settings)
     what = dataclasses.replace(what, admits=start.admits(guard), oidc=bool(oidc))

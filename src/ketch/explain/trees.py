@@ -7,7 +7,7 @@ in place of columns.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -131,16 +131,16 @@ def made(predictor: Predictor, program: Graph, place: int, shown: Columns) -> "T
     fields = predictor.contract.fields
     try:
         looked = Looked(extras.load("onnx").load_from_string(graph), program, [each.name for each in fields])
-        found = summed(looked, output)
+        whole = summed(looked, output)
         grown = [
             Grown(each, slope, probe(program, graph, each.source, fields))
-            for each, slope in zip(found.ensembles, found.slopes, strict=True)
+            for each, slope in zip(whole.ensembles, whole.slopes, strict=True)
         ]
     except Mixed:
         return None
     ask = probe(program, graph, output, fields)
-    made = Trees(View(role, found.slopes[0].shape[1], link), grown, ask, shown, len(fields))
-    return made if made.holds(shown) else None
+    found = Trees(View(role, whole.slopes[0].shape[1], link), grown, ask, shown, len(fields))
+    return found if found.holds(shown) else None
 
 
 # ---- taking a graph apart --------------------------------------------------------------------------
@@ -247,6 +247,24 @@ def _session(looked: Looked, ensembles: Sequence[Ensemble], tail: Sequence[Any],
     return lambda given: session.run([output], {each.cut: x for each, x in zip(ensembles, given, strict=True)})[0]
 
 
+def worth(own: Ensemble, slope: Any) -> Any:
+    """Give what each leaf of an ensemble adds to the outputs."""
+    weights = own.told["leaf_weights"].astype(float)
+    if own.worth is None:
+        return weights[:, None] * slope[own.told["leaf_targetids"]]
+    return own.worth[weights.astype(int)] @ slope
+
+
+def members(told: Mapping[str, Any]) -> dict[int, Any]:
+    """Give the members of each node that asks for them; the NaN that ends the list before is among them."""
+    np: Any = extras.load("numpy")
+    nodes = np.flatnonzero(np.array(told["nodes_modes"]) == MEMBER).tolist()
+    if not nodes:
+        return {}
+    values = told["membership_values"]
+    return dict(zip(nodes, np.split(values, np.flatnonzero(np.isnan(values))), strict=False))
+
+
 # ---- along the trees -------------------------------------------------------------------------------
 
 
@@ -267,7 +285,7 @@ class Grown:
             (np.array(told[f"nodes_{side}nodeids"], dtype=int), np.array(told[f"nodes_{side}leafs"], dtype=bool))
             for side in ("true", "false")
         ]
-        self._members = self._sets(told.get("membership_values"))
+        self._members = members(told)
         self._levels = self._by_level(np.unique(np.array(told["tree_roots"], dtype=int)))
         asked = [next(iter(own.owners[at]), -1) for at in self._feature.tolist()]  # -1: a column without a field
         self.players = sorted(set(asked))
@@ -275,11 +293,7 @@ class Grown:
         self._words = -(-len(self.players) // 64)
         self._bits = np.zeros((len(bit), self._words), dtype="<u8")
         self._bits[np.arange(len(bit)), bit // 64] = np.uint64(1) << (bit % 64).astype("<u8")
-        weights = told["leaf_weights"].astype(float)
-        if own.worth is None:
-            self.worth = weights[:, None] * slope[np.array(told["leaf_targetids"], dtype=int)]
-        else:
-            self.worth = own.worth[weights.astype(int)] @ slope
+        self.worth = worth(own, slope)
 
     def masks(self, columns: Columns, n: int) -> Any:
         """Give the masks (rows, leaves, words) of all leaves for each row."""
@@ -304,14 +318,6 @@ class Grown:
         for node, members in self._members.items():
             true[:, node] = np.isin(values[:, node], members)
         return np.where(np.isnan(values), self._nans, true)
-
-    def _sets(self, members: Any) -> dict[int, Any]:
-        np = self._np
-        nodes = np.flatnonzero(self._modes == MEMBER).tolist()
-        if not nodes:
-            return {}
-        ends = np.flatnonzero(np.isnan(members))
-        return dict(zip(nodes, np.split(members, ends), strict=False))
 
     def _by_level(self, roots: Any) -> list[Any]:
         np, levels, left = self._np, [], len(self._feature)

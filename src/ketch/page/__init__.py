@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from ketch import codec
 from ketch.adapters import Raw
 from ketch.bundle import Bundle
@@ -38,19 +40,26 @@ def example_row(contract: Contract) -> dict[str, object]:
 
 def examples(bundle: Bundle, most: int = 100) -> list[Example]:
     """Give golden rows that a caller may send, nothing about them being unusual, with their answers."""
+    return answered(bundle, Checker(bundle.contract.fields, strict=True))[:most]
+
+
+def answered(bundle: Bundle, checker: Checker) -> list[Example]:
+    """Give the golden rows that a check lets pass, as a caller sends them, with their answers.
+
+    None at all where the model has no finite answer to one of them.
+    """
     golden, contract = bundle.golden, bundle.contract
     scores: Any = golden.scores
     try:
         answers = Predictor(bundle, _nobody).answer(Raw(golden.labels, golden.probabilities, scores), single=False)
-    except NotAnswerable:  # to one of them
+    except NotAnswerable:
         return []
-    checker = Checker(contract.fields, strict=True)
     found = []
     for row, values in zip(golden.rows, zip(*answers.columns.values(), strict=True), strict=True):
         sent = {each.name: row[each.name] for each in contract.fields if row.get(each.name) is not None}
         if not checker({name: [value] for name, value in sent.items()}, 1).faults:
             found.append(Example(sent, dict(zip(answers.columns, values, strict=True))))
-    return found[:most]
+    return found
 
 
 def _nobody(columns: Columns, n: int) -> Raw:
@@ -234,6 +243,11 @@ def _tighten(shape: dict[str, Any], each: Field) -> None:
         shape["maximum"] = each.maximum
     if each.type == "category":
         shape["enum"] = [*each.categories, *([] if each.required else [None])]
+
+
+def whole(answer: Answer) -> dict[str, Any]:
+    """Give an answer with what it leaves out where that is the default."""
+    return msgspec.structs.asdict(answer) | {"parts": [whole(each) for each in answer.parts]}
 
 
 def answer_schema(answer: Answer) -> dict[str, object]:

@@ -9,8 +9,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from ketch.bundle import Bundle
-from ketch.page import describe, examples
-from ketch.schema import Answer, Field, Scalar
+from ketch.page import describe, examples, whole
+from ketch.schema import Field, Scalar
 from ketch.schema.sample import QUANTILES
 
 Kind = Literal["choice", "yesno", "slider", "number", "text", "date", "datetime", "vector"]
@@ -73,16 +73,11 @@ def told(bundle: Bundle) -> dict[str, Any]:
         "name": bundle.manifest.name,
         "sha256": bundle.sha256,
         "fields": [msgspec.structs.asdict(each) for each in bundle.contract.fields],
-        "answer": _whole(bundle.contract.answer),
+        "answer": whole(bundle.contract.answer),
         "widgets": made.widgets,
         "examples": made.examples,
         "start": made.start,
     }
-
-
-def _whole(answer: Answer) -> dict[str, Any]:
-    """Give an answer with what it leaves out where that is the default."""
-    return msgspec.structs.asdict(answer) | {"parts": [_whole(each) for each in answer.parts] or None}
 
 
 def _widget(each: Field, profile: object, golden: object) -> Widget:

@@ -1,5 +1,6 @@
 """The words of all pages for people, in English and Portuguese, under one key in both."""
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -24,6 +25,7 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {  # key -> English, Portuguese
     "no": ("no", "não"),
     "model": ("Model", "Modelo"),
     "other": ("Português", "English"),
+    "point": (".", ","),
     "number": ("number", "número"),
     "integer": ("whole number", "número inteiro"),
     "boolean": ("yes or no", "sim ou não"),
@@ -43,8 +45,7 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {  # key -> English, Portuguese
     ),
     "back": ("What this model is", "O que este modelo é"),
     # asking
-    "ask": ("Ask it", "Pergunte a ele"),
-    "asked": ("Ask", "Perguntar"),
+    "ask": ("Ask it", "Perguntar"),
     "answer": ("Answer", "Resposta"),
     "find": ("Find a field", "Procurar um campo"),
     "shown": (
@@ -57,8 +58,6 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {  # key -> English, Portuguese
     "typical": ("Typical", "Típica"),
     "likely": ("probability of “{}”: {}", "probabilidade de “{}”: {}"),
     "score": ("score {}", "pontuação {}"),
-    "is": ("{} is", "{} é"),
-    "is_not": ("not {}", "não {}"),
     "unusual": ("This is unusual", "Isto é incomum"),
     "usual": ("This is nothing unusual", "Isto não é incomum"),
     "group": ("Group {}", "Grupo {}"),
@@ -80,7 +79,6 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {  # key -> English, Portuguese
     "refused": ("This cannot be answered", "Isto não pode ser respondido"),
     "wait": ("Loading the model …", "Carregando o modelo …"),
     "broken": ("The service does not answer: {}", "O serviço não responde: {}"),
-    "needs_key": ("The service asks for a key", "O serviço pede uma chave"),
     # faults
     "fault_missing": ("{field} is missing", "falta {field}"),
     "fault_wrong-type": ("{field} must be: {expected}", "{field} deve ser: {expected}"),
@@ -102,7 +100,7 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {  # key -> English, Portuguese
         "Solte uma tabela com uma linha por caso: a mesma tabela volta com uma resposta em cada linha.",
     ),
     "choose": ("Choose a table", "Escolha uma tabela"),
-    "template": ("Download an empty table", "Baixar uma tabela vazia"),
+    "template": ("Download a table to fill in", "Baixar uma tabela para preencher"),
     "columns": ("Columns", "Colunas"),
     "columns_told": ("Which column of the file is which field", "Qual coluna do arquivo é qual campo"),
     "no_column": ("(no column)", "(nenhuma coluna)"),
@@ -122,7 +120,6 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {  # key -> English, Portuguese
     "about": ("The model", "O modelo"),
     "facts": ("What it is made of", "De que é feito"),
     "card": ("Model card", "Cartão do modelo"),
-    "performance": ("How well it does", "Quão bem ele vai"),
     "limits": ("Limits", "Limites"),
     "limits_told": (
         "It knows what it saw in training and nothing else: outside of the ranges below its answers are guesses.",
@@ -137,14 +134,12 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {  # key -> English, Portuguese
     "no_traffic": ("No request is in the log yet.", "Ainda não há pedidos no registro."),
     "requests": ("Answers given", "Respostas dadas"),
     "callers": ("Callers", "Chamadores"),
-    "since": ("Since", "Desde"),
     "last": ("Last", "Última"),
     "traffic": ("Answers over time", "Respostas ao longo do tempo"),
     "mix": ("What was answered", "O que foi respondido"),
     "shift": ("What was asked, beside the training data", "O que foi perguntado, ao lado dos dados de treino"),
     "share_training": ("training", "treino"),
     "share_asked": ("asked", "perguntado"),
-    "flags": ("Flags", "Avisos"),
     # signing in
     "sign_in": ("Sign in", "Entrar"),
     "sign_in_told": ("This page is for people with a key.", "Esta página é para quem tem uma chave."),
@@ -156,6 +151,85 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {  # key -> English, Portuguese
         "Roda neste navegador; nada do que você digita sai dele.",
     ),
 }
+# what stands in a model card, as `ketch.card` writes it -> Portuguese; of two that fit a line the first is taken
+CARD: Final[Mapping[str, str]] = {
+    "## Intended use": "## Uso previsto",
+    "## Data": "## Dados",
+    "## Measured": "## Medido",
+    "## Limits": "## Limites",
+    "## Provenance": "## Origem",
+    "Answers **{}** (yes or no, with the probability of {}, from {}) from {} fields.": (
+        "Responde **{}** (sim ou não, com a probabilidade de {}, a partir de {}) com {} campos."
+    ),
+    "Answers **{}** (yes or no, with the probability of {}) from {} fields.": (
+        "Responde **{}** (sim ou não, com a probabilidade de {}) com {} campos."
+    ),
+    "Answers **{}** (yes or no) from {} fields.": "Responde **{}** (sim ou não) com {} campos.",
+    "Answers **{}** (one of several classes) from {} fields.": "Responde **{}** (uma de várias classes) com {} campos.",
+    "Answers **{}** (a number) from {} fields.": "Responde **{}** (um número) com {} campos.",
+    "Answers **{}** ({}) from {} fields.": "Responde **{}** ({}) com {} campos.",
+    "No data was given when this was packed (`--data`), so nothing is known of it here.": (
+        "Nenhum dado foi dado quando isto foi empacotado (`--data`), então nada se sabe deles aqui."
+    ),
+    "{} rows were given when this was packed. What the bundle holds of them:": (
+        "{} linhas foram dadas quando isto foi empacotado. O que o pacote guarda delas:"
+    ),
+    "| column | missing | most are |": "| coluna | faltam | a maioria é |",
+    "| {} | none | {} to {}, half of them up to {} |": "| {} | nenhum | {} a {}, metade até {} |",
+    "| {} | {}% | {} to {}, half of them up to {} |": "| {} | {}% | {} a {}, metade até {} |",
+    "| {} | none | different from row to row |": "| {} | nenhum | diferente de linha para linha |",
+    "| {} | {}% | different from row to row |": "| {} | {}% | diferente de linha para linha |",
+    "| {} | none | {} |": "| {} | nenhum | {} |",
+    "Given by whoever packed the model, not measured here:": "Dado por quem empacotou o modelo, não medido aqui:",
+    "Measured on {} rows that were kept apart with `--test-data`: whoever packed it says that it was not trained on "
+    "them.{}": (
+        "Medido em {} linhas separadas com `--test-data`: quem o empacotou diz que não foi treinado com elas.{}"
+    ),
+    "Measured on {} rows of `--data`; if it was trained on them, expect it to do worse on others.{}": (
+        "Medido em {} linhas de `--data`; se foi treinado com elas, espere que vá pior em outras.{}"
+    ),
+    "There is no truth to hold its answers against.": "Não há verdade com que comparar as respostas.",
+    "Not measured: no data with the target was given when this was packed.": (
+        "Não medido: nenhum dado com o alvo foi dado quando isto foi empacotado."
+    ),
+    "Not measured: {} usable rows with the target are too few.": "Não medido: {} linhas úteis com o alvo são poucas.",
+    "Not measured: the model does not answer all rows of the data.": (
+        "Não medido: o modelo não responde a todas as linhas dos dados."
+    ),
+    "Nothing was measured.": "Nada foi medido.",
+    "| measure | value |": "| medida | valor |",
+    "| positive share | {} |": "| parcela de positivos | {} |",
+    "| log loss | {} |": "| perda logarítmica | {} |",
+    "| accuracy | {} |": "| acurácia | {} |",
+    "| balanced accuracy | {} |": "| acurácia balanceada | {} |",
+    "| precision | {} |": "| precisão | {} |",
+    "| recall | {} |": "| revocação | {} |",
+    "| mean absolute error | {} |": "| erro absoluto médio | {} |",
+    "| root mean squared error | {} |": "| raiz do erro quadrático médio | {} |",
+    "![Distributions of the columns]({})": "![Distribuições das colunas]({})",
+    "![quality]({})": "![qualidade]({})",
+    "- Numbers outside the ranges above are answered and flagged: the model has not seen such.": (
+        "- Números fora dos intervalos acima são respondidos e assinalados: o modelo não viu nenhum assim."
+    ),
+    "- A category that is not listed is refused: {}.": "- Uma categoria que não está na lista é recusada: {}.",
+    "- A category that is not listed is answered and flagged: {}.": (
+        "- Uma categoria que não está na lista é respondida e assinalada: {}."
+    ),
+    "- How right its answers are was not measured when it was packed.": (
+        "- Quão certas são as respostas não foi medido quando foi empacotado."
+    ),
+    "- It says nothing about why an answer is as it is, nor what would happen if something were changed.": (
+        "- Não diz por que uma resposta é como é, nem o que aconteceria se algo mudasse."
+    ),
+    "- estimator: {}": "- estimador: {}",
+    "- packed with: {}": "- empacotado com: {}",
+    "- answers come from: a compiled form, which agreed with the original on {} rows (largest difference {}, {} is "
+    "allowed)": (
+        "- as respostas vêm de: uma forma compilada, que concordou com o original em {} linhas (maior diferença {}, "
+        "{} é permitido)"
+    ),
+    "- answers come from: the original{}": "- as respostas vêm de: o original{}",
+}
 LANGUAGES: Final = ("en", "pt")
 TAG: Final = re.compile(
     r"([a-z]{1,8})(?:-[a-z0-9-]{1,30})?(?:\s*;\s*q\s*=\s*([01](?:\.\d{0,3})?))?", re.ASCII | re.IGNORECASE
@@ -165,6 +239,23 @@ TAG: Final = re.compile(
 def spoken(lang: str) -> dict[str, str]:
     """Give all words of a language by their keys."""
     return {key: both[LANGUAGES.index(lang)] for key, both in WORDS.items()}
+
+
+def card(text: str, lang: str) -> str:
+    """Say a model card in a language, as far as its lines are known here; what a person wrote in it stays."""
+    return text if lang == "en" else "\n".join(map(_line_of_card, text.split("\n")))
+
+
+def _line_of_card(line: str) -> str:
+    for pattern, said in _patterns():
+        if found := pattern.fullmatch(line):
+            return said.format(*found.groups())
+    return line
+
+
+@functools.cache
+def _patterns() -> list[tuple[re.Pattern[str], str]]:
+    return [(re.compile(re.escape(line).replace(r"\{\}", "(.*?)")), said) for line, said in CARD.items()]
 
 
 def language(asked: str, accepted: str) -> str:

@@ -80,7 +80,7 @@ class Script:
     seeded: bool = True
     spare: list[int] = field(default_factory=list)  # statements that set a part which nothing mentions again
     packing: Packing | None = None
-    bare_text: str = ""  # where `ketch.pack` is told of no data, and what made it is handed on no more
+    writes: Callable[[str], str] = str  # the text with a call that packs, and nothing handed on that it does not name
     fetches: list[str] = field(default_factory=list)  # where what stays gets data from the network
 
     def warned(self, why: str) -> "Script":
@@ -97,9 +97,10 @@ class Script:
 
     def bare(self) -> "Script":
         """Give it without the data that `ketch.pack` is told of."""
-        if self.packing is None or not self.bare_text:
+        text = self.writes(self.packing.bare) if self.packing else ""
+        if self.packing is None or self.packing.bare not in text:
             return self._calling(lambda own: own.bare)
-        return replace(self, text=self.bare_text, packing=self.packing._replace(written=self.packing.bare))
+        return replace(self, text=text, packing=self.packing._replace(written=self.packing.bare))
 
     def _calling(self, made: Callable[[Packing], str]) -> "Script":
         """Give it with another call that packs."""
@@ -230,22 +231,25 @@ class _Work:
         models = self._models()
         packing = self._packing(models, layout)
         wanted = {*models, *self.goal.names}
-        texts: dict[str, str] = {}
-        for call in dict.fromkeys([packing.written, packing.bare] if packing else [""]):
+
+        def writes(call: str) -> str:
             named = {each.id for each in ast.walk(ast.parse(call)) if isinstance(each, ast.Name)} - {"ketch"}
             writer = Writer(layout, wanted | named, self.scope, head=head, pack=call, metrics=metrics, seed=seed)
-            texts[call] = tidied(writer.text())
-        *_, text = texts.values()
-        bare = text if packing and packing.bare in text else ""
-        for call, each in texts.items():
-            if call in each:  # else the formatter has broken it into several lines
-                packing, text = packing and packing._replace(written=call), each
+            return tidied(writer.text())
+
+        text = ""
+        for call in dict.fromkeys([packing.written, packing.bare] if packing else [""]):
+            text = writes(call)
+            if call in text:  # else the formatter has broken it into several lines
+                packing = packing and packing._replace(written=call)
                 break
         kept = [each.kept for each in self.steps]
         lines = self._lines(measures.places if measures else [])
         name = self.notebook.path.stem
         needs, spare, fetches = self._requirements(), self._spare(), self._fetches()
-        return Script(text, name, self.goal, lines, self.notes, needs, kept, self.seeded, spare, packing, bare, fetches)
+        return Script(
+            text, name, self.goal, lines, self.notes, needs, kept, self.seeded, spare, packing, writes, fetches
+        )
 
     def _close_files(self) -> None:
         """Keep what closes the files that the model is saved to."""

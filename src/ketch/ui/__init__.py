@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ketch.errors import KetchError
 from ketch.page.widgets import Form
 from ketch.predict import Predictor
 
@@ -17,13 +18,9 @@ SIBLINGS: Final = {
     "ask": "ketch.ui.ask",
     "charts": "ketch.ui.charts",
     "launch": "ketch.ui.launch",
-    "patterns": "ketch.ui.patterns",
-    "remote": "ketch.ui.remote",
-    "runtime": "ketch.ui.runtime",
-    "site": "ketch.ui.site",
-    "start": "ketch.ui.start",
     "table": "ketch.ui.table",
 }
+PAGES: Final = frozenset(SIBLINGS) - {"charts"}
 MARKDOWN: Final = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|$~:^=&/@])")
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
@@ -71,6 +68,16 @@ def sibling(name: str) -> Any:
 def literal(text: object) -> str:
     """Write a text of a model or a file so that Markdown shows it as it is, on one line."""
     return MARKDOWN.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def numeral(text: str, words: Mapping[str, str]) -> str:
+    """Write a number, given with a decimal point and commas, as the language of these words does."""
+    return text if words["point"] == "." else text.translate(str.maketrans(".,", ",."))
+
+
+def complaint(error: KetchError) -> str:
+    """Say what is wrong and what helps, for Markdown."""
+    return literal(f"{error.message}. {error.hint}")
 
 
 def harmless(cell: object) -> object:

@@ -9,11 +9,13 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
-from ketch.page.words import spoken
+from ketch.card import ASK, INTENDED
+from ketch.page.words import card, spoken
 from ketch.ui import Shown
 
 FRONT: Final = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 PICTURE: Final = re.compile(r"!\[([^\]]*)\]\(([^)\s]*)[^)]*\)")
+FIELDS: Final = re.compile(r"^## Contract\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 COMMENT: Final = re.compile(r"<!--.*?-->", re.DOTALL)
 
 
@@ -31,16 +33,22 @@ def page(what: Shown, lang: str) -> None:
     st.dataframe(pd.DataFrame(rows, columns=names), hide_index=True, width="stretch")
     if what.card:
         st.subheader(words["card"])
-        _card(what.card, what.plots)
+        _card(card(_told(what.card), lang), what.plots)
     if what.facts:
         st.subheader(words["facts"])
         table = pd.DataFrame({words["name"]: list(what.facts), words["values"]: list(what.facts.values())})
         st.dataframe(table, hide_index=True, width="stretch")
 
 
-def _card(card: str, plots: Mapping[str, bytes]) -> None:
+def _told(text: str) -> str:
+    """Leave out of a card what is no news here: data for programs, the fields, and questions that nobody answered."""
+    text = FRONT.sub("", text).replace(f"## {INTENDED}\n\n{ASK}\n", "")
+    return COMMENT.sub("", FIELDS.sub("", text))
+
+
+def _card(text: str, plots: Mapping[str, bytes]) -> None:
     """Show a card with its own pictures; one from elsewhere would tell its host who reads here."""
-    text = COMMENT.sub("", FRONT.sub("", card)).replace("\n# ", "\n### ").replace("\n## ", "\n#### ")
+    text = text.replace("\n# ", "\n### ").replace("\n## ", "\n#### ")
     at = 0
     for found in PICTURE.finditer(text):
         st.markdown(text[at : found.start()])

@@ -11,7 +11,7 @@ from ketch.explain import changes
 from ketch.page.widgets import Widget
 from ketch.page.words import spoken
 from ketch.schema import Answer
-from ketch.ui import Shown, literal, sibling
+from ketch.ui import Shown, complaint, literal, numeral, sibling
 
 COLUMNS: Final = 2
 MANY: Final = 24  # fields that are shown at once; a search finds the others
@@ -25,7 +25,7 @@ def page(what: Shown, lang: str) -> None:
     words = spoken(lang)
     st.title(literal(what.predictor.name))
     _examples(what, words)
-    left, right = st.columns([3, 2], gap="large")
+    left, right = st.columns([3, 2], gap="medium")
     with left:
         row = _form(what, words)
     with right:
@@ -34,7 +34,7 @@ def page(what: Shown, lang: str) -> None:
         if answer is None:
             return
         _why(what, row, lang)
-    _what_if(what, row, words)
+    _what_if(what, row, answer, words)
     _turn(what, row, words)
 
 
@@ -84,19 +84,21 @@ def _form(what: Shown, words: Mapping[str, str]) -> Row:
         wanted = st.text_input(words["find"], key="find").strip().lower()
     found = [at for at, each in enumerate(widgets) if wanted in f"{each.label} {each.name}".lower()]
     places = found[:MANY]  # more would take long to draw again at each change, and nobody reads them
-    columns = st.columns(COLUMNS)
-    for nth, at in enumerate(places):
-        with columns[nth % COLUMNS]:
-            _input(widgets[at], _key(at), words)
+    for nth in range(0, len(places), COLUMNS):  # line by line, for phones put columns below each other
+        for at, column in zip(places[nth : nth + COLUMNS], st.columns(COLUMNS), strict=False):
+            with column:
+                _input(widgets[at], _key(at), words)
     if len(widgets) > MANY:
         st.caption(words["shown"].format(len(places), len(widgets)))
     for at in set(range(len(widgets))) - set(places):  # Streamlit forgets what is not shown
         st.session_state[_key(at)] = st.session_state.get(_key(at))
-    return {each.name: _read(each, st.session_state.get(_key(at))) for at, each in enumerate(widgets)}
+    row = {each.name: _read(each, st.session_state.get(_key(at))) for at, each in enumerate(widgets)}
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def _input(each: Widget, key: str, words: Mapping[str, str]) -> None:
     label = literal(each.label + (f" ({each.unit})" if each.unit else ""))
+    shape = None if each.whole else "%.6g"
     told: dict[str, Any] = {"key": key, "help": literal(each.help) or None}
     if each.kind == "choice":
         choices: list[Any] = list(each.choices) if each.required else [None, *each.choices]
@@ -106,9 +108,9 @@ def _input(each: Widget, key: str, words: Mapping[str, str]) -> None:
         st.selectbox(label, options, format_func=lambda value: _yes_or_no(value, words), **told)
     elif each.kind == "slider" and each.required:
         kind: Any = int if each.whole else float
-        st.slider(label, kind(each.minimum), kind(each.maximum), step=kind(each.step), **told)
+        st.slider(label, kind(each.minimum), kind(each.maximum), step=kind(each.step), format=shape, **told)
     elif each.kind in {"slider", "number"}:
-        st.number_input(label, step=1 if each.whole else each.step, format=None if each.whole else "%.6g", **told)
+        st.number_input(label, step=1 if each.whole else each.step, format=shape, **told)
     elif each.kind == "date":
         st.date_input(label, min_value=date(1800, 1, 1), max_value=date(2200, 1, 1), **told)
     elif each.kind == "text":
@@ -150,7 +152,7 @@ def _answer(what: Shown, row: Row, words: Mapping[str, str]) -> Row | None:
             st.markdown("- " + literal(fault_told(fault, what, words)))
         return None
     except KetchError as error:
-        st.error(literal(f"{error.message}. {error.hint}"))
+        st.error(complaint(error))
         return None
     whole = what.predictor.contract.answer
     for part in whole.parts or (whole,):
@@ -167,7 +169,7 @@ def fault_told(fault: Mapping[str, Any], what: Shown, words: Mapping[str, str]) 
     if field is None:
         return text.format(field=name, expected="", allowed="", low="", high="")
     listed = [*map(str, field.categories[:FEW]), *(["…"] if len(field.categories) > FEW else [])]
-    ends = ["…" if end is None else f"{end:g}" for end in (field.minimum, field.maximum)]
+    ends = ["…" if end is None else numeral(f"{end:g}", words) for end in (field.minimum, field.maximum)]
     told = {"expected": words[field.type], "allowed": ", ".join(listed), "low": ends[0], "high": ends[1]}
     return text.format(field=field.label or name, **told)
 
@@ -194,23 +196,23 @@ def in_words(answer: Answer, found: Mapping[str, Any], words: Mapping[str, str])
     if answer.task == "cluster":
         return words["group"].format(found["cluster"]), ""
     if answer.task == "regression":
-        return f"{name}: {number(found[name])}", ""
+        return f"{name}: {number(found[name], words)}", ""
     value = found[name]
     said = f"{name}: {_yes_or_no(value, words) if isinstance(value, bool) else value}"
     if (likely := found.get(f"{name}_probability")) is not None:
         of = words["yes"] if isinstance(value, bool) else answer.positive
-        return said, words["likely"].format(of, f"{likely:.1%}")
+        return said, words["likely"].format(of, numeral(f"{likely:.1%}", words))
     score = found.get(f"{name}_score")
     return said, "" if score is None else _score(score, words)
 
 
 def _score(score: float, words: Mapping[str, str]) -> str:
-    return words["score"].format(number(score))
+    return words["score"].format(number(score, words))
 
 
-def number(value: float) -> str:
+def number(value: float, words: Mapping[str, str]) -> str:
     """Write a number with as many digits as matter."""
-    return f"{value:,.2f}" if 1000 <= abs(value) < 1e15 else f"{value:.5g}"
+    return numeral(f"{value:,.2f}" if 1000 <= abs(value) < 1e15 else f"{value:.5g}", words)
 
 
 # ---- why -----------------------------------------------------------------------------------------------
@@ -221,9 +223,9 @@ def _why(what: Shown, row: Row, lang: str) -> None:
     if what.explain is None or (what.slow and not st.toggle(words["why"], key="why")):
         return
     try:
-        found = what.explain({name: value for name, value in row.items() if value is not None}, lang)
+        found = what.explain(row, lang)
     except KetchError as error:
-        st.caption(literal(f"{error.message}. {error.hint}"))
+        st.caption(complaint(error))
         return
     if not what.slow:
         st.subheader(words["why"])
@@ -250,7 +252,7 @@ def _steps(what: Shown, found: Mapping[str, Any], words: Mapping[str, str]) -> l
 
 
 @st.fragment
-def _what_if(what: Shown, row: Row, words: Mapping[str, str]) -> None:
+def _what_if(what: Shown, row: Row, answer: Row, words: Mapping[str, str]) -> None:
     able = [each for each in what.form.widgets if each.kind in {"choice", "yesno", "slider"}]
     if not able:
         return
@@ -259,15 +261,25 @@ def _what_if(what: Shown, row: Row, words: Mapping[str, str]) -> None:
     each: Widget = st.selectbox(
         words["what_if_told"], able, index=first, key="what-if", format_func=lambda found: found.label
     )
-    own = {name: value for name, value in row.items() if value is not None}
     try:
-        points = changes.what_if(what.predictor, own, each.name)
+        points = changes.what_if(what.predictor, row, each.name)
     except KetchError as error:
-        st.caption(literal(f"{error.message}. {error.hint}"))
+        st.caption(complaint(error))
         return
     numeric = each.kind == "slider"
     across = [value if numeric else _value(value, words) for value, _ in points]
-    sibling("charts").curve(across, [score for _, score in points], own=row.get(each.name) if numeric else None)
+    told = _followed(what.predictor.contract.answer, answer, words)
+    sibling("charts").curve(across, [score for _, score in points], told, own=row.get(each.name) if numeric else None)
+
+
+def _followed(answer: Answer, found: Row, words: Mapping[str, str]) -> str:
+    """Name the number of an answer that is followed while a field changes."""
+    answer = answer.parts[0] if answer.parts else answer
+    value = found.get(answer.target)
+    if answer.values != "probability":
+        return answer.target
+    of = words["yes"] if isinstance(value, bool) else answer.positive if answer.task == "binary" else value
+    return words["likely"].format(of, "").rstrip(": ")
 
 
 @st.fragment
@@ -275,11 +287,10 @@ def _turn(what: Shown, row: Row, words: Mapping[str, str]) -> None:
     task = what.predictor.contract.answer.task
     if task in {"regression", "several"} or not st.button(words["nearest"], key="nearest"):
         return
-    own = {name: value for name, value in row.items() if value is not None}
     try:
-        found = changes.nearest_flip(what.predictor, own)
+        found = changes.nearest_flip(what.predictor, row)
     except KetchError as error:
-        st.caption(literal(f"{error.message}. {error.hint}"))
+        st.caption(complaint(error))
         return
     if found is None:
         st.info(words["nearest_none"])
@@ -292,4 +303,4 @@ def _turn(what: Shown, row: Row, words: Mapping[str, str]) -> None:
 def _value(value: object, words: Mapping[str, str]) -> str:
     if isinstance(value, bool):
         return words["yes" if value else "no"]
-    return number(value) if isinstance(value, float) else str(value)
+    return number(value, words) if isinstance(value, float) else str(value)

@@ -68,21 +68,24 @@ def waterfall(steps: Sequence[tuple[str, float, float, str]], scale: str) -> Non
     frame["by"] = frame["to"] - frame["from"]
     colours = alt.Scale(domain=["+", "-", ""], range=[COLOURS[1], COLOURS[0], "#7a8496"])
     colour = alt.Color("sign:N", scale=colours, legend=None)
-    base = alt.Chart(frame).encode(y=alt.Y("step:N", sort=None, title=None, axis=alt.Axis(labelLimit=160)))
+    order = [each[0] for each in steps]  # said, since layers are otherwise sorted together
+    base = alt.Chart(frame).encode(y=alt.Y("step:N", sort=order, title=None, axis=alt.Axis(labelLimit=160)))
     across = alt.X("from:Q", title=scale, scale=alt.Scale(zero=False))
     block = base.mark_bar(aria=False).encode(x=across, x2="to:Q", color=colour, tooltip=["step", "by", "to"])
     ends = base.mark_tick(thickness=3, aria=False).encode(x=alt.X("to:Q", scale=alt.Scale(zero=False)), color=colour)
     draw(block + ends)
 
 
-def curve(across: Sequence[object], scores: Sequence[float], *, own: object = None) -> None:
-    """Show scores over numbers as a line, with a mark where the row stands, or over words as bars."""
+def curve(across: Sequence[object], scores: Sequence[float], told: str, *, own: object = None) -> None:
+    """Show scores, of which is told what they are, over numbers as a line that has a mark at the row, else as bars."""
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in across)
     frame = pd.DataFrame({"value": list(across), "answer": list(scores)})
-    x: Any = alt.X("value:Q" if numeric else "value:N", sort=None, title=None)
+    scale = alt.Scale(nice=False) if numeric else alt.Scale()
+    x: Any = alt.X("value:Q" if numeric else "value:N", sort=None, title=None, scale=scale)
+    height = alt.Scale(zero=not numeric)  # a line is looked at for how it moves
     chart = alt.Chart(frame)
     marked = chart.mark_line(aria=False) if numeric else chart.mark_bar(aria=False)
-    drawn = marked.encode(x=x, y=alt.Y("answer:Q", title=None), tooltip=["value", "answer"])
+    drawn = marked.encode(x=x, y=alt.Y("answer:Q", title=told, scale=height), tooltip=["value", "answer"])
     if not numeric or own is None:
         draw(drawn)
         return

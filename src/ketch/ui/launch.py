@@ -13,7 +13,7 @@ from ketch.errors import KetchError
 from ketch.log import Record
 from ketch.page.words import spoken
 from ketch.schema.sample import QUANTILES
-from ketch.ui import Shown, charts, literal
+from ketch.ui import Shown, charts, complaint, numeral
 
 MOST_RECORDS: Final = 50_000
 POINTS: Final = 60  # of the line of traffic
@@ -29,17 +29,16 @@ def page(what: Shown, lang: str) -> None:
     try:
         records = _records(what.log, what.predictor.name)
     except KetchError as error:
-        st.error(literal(f"{error.message}. {error.hint}"))
+        st.error(complaint(error))
         return
     if not records:
         st.info(words["no_traffic"])
         return
     times = pd.to_datetime([each.at for each in records], unit="s", utc=True)
     first, second, third = st.columns(3)
-    first.metric(words["requests"], f"{len(records):,}")
-    second.metric(words["callers"], f"{len({each.client for each in records}):,}")
-    third.metric(words["last"], f"{times.max():%Y-%m-%d %H:%M}")
-    st.subheader(words["traffic"])
+    first.metric(words["requests"], numeral(f"{len(records):,}", words))
+    second.metric(words["callers"], numeral(f"{len({each.client for each in records}):,}", words))
+    third.metric(words["last"], f"{times.max():%Y-%m-%d %H:%M} UTC")
     _traffic(times, words)
     st.subheader(words["mix"])
     charts.spread([next(iter(each.answer.values()), None) for each in records], words)
@@ -57,7 +56,9 @@ def _traffic(times: Any, words: Mapping[str, str]) -> None:
     span = (times.max() - times.min()).total_seconds()
     step = max(1, round(span / POINTS))
     counts = pd.Series(1, index=times).resample(f"{step}s").sum()
-    charts.lines(list(counts.index), {words["requests"]: counts.tolist()}, kind="T")
+    if len(counts) > 1:
+        st.subheader(words["traffic"])
+        charts.lines(list(counts.index), {words["requests"]: counts.tolist()}, kind="T")
 
 
 def _shift(what: Shown, records: Sequence[Record], words: Mapping[str, str]) -> None:

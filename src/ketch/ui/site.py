@@ -6,7 +6,8 @@ bundle --*site*--> {path: bytes} --*write*--> folder
 import base64
 import hashlib
 import importlib.resources
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -14,14 +15,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ketch import extras
-from ketch.adapters import Raw
 from ketch.bundle import Bundle
-from ketch.errors import InputError, NotAnswerable
+from ketch.errors import InputError
 from ketch.explain import trees
-from ketch.page import widgets
+from ketch.page import answered, widgets
 from ketch.page.words import LANGUAGES, spoken
-from ketch.predict import Predictor
-from ketch.program import GRAPH_MEMBER, INPUT, MEMBER, Array, Graph, Linear, Text
+from ketch.program import GRAPH_MEMBER, INPUT, MEMBER, Graph, Linear, Text
+from ketch.schema.checks import Checker
 from ketch.ui import patterns
 
 SCRIPTS: Final = ("app.js", "ask.js", "contract.js", "file.js", "form.js", "papaparse.js", "service.js")
@@ -31,13 +31,16 @@ RUNTIME: Final = "runtime.js"
 PAGE: Final = "index.html"
 MODEL: Final = "model.json"
 HEADERS: Final = "_headers"
+FLOAT: Final = 1  # as onnx.TensorProto numbers it
+KINDS: Final = ("u1", "i1", "i2", "i4", "f4", "f8")  # of numbers, the smallest first
+OWN_PATH: Final = re.compile(r"(/[A-Za-z0-9_-]+)+")
 MOST_GOLDEN: Final = 50  # rows whose answers the page looks at before it shows itself
 
 
-def site(bundle: Bundle, *, url: str = "", runtime: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
+def site(bundle: Bundle, *, runtime: Callable[[], Mapping[str, bytes]], url: str = "") -> dict[str, bytes]:
     """Make all files of the page; with `url` it asks that service, else it runs the model itself.
 
-    `runtime` holds the files of ONNX Runtime for browsers, for a model that `needs_runtime`.
+    `runtime` gives the files of ONNX Runtime for browsers, and is asked where neither a sum nor trees will do.
 
     Raises:
         InputError: the model cannot run in a browser.
@@ -51,19 +54,13 @@ def site(bundle: Bundle, *, url: str = "", runtime: Mapping[str, bytes] | None =
     files[MODEL] = msgspec.json.encode(told, order="deterministic")
     if wasm:
         files[GRAPH_MEMBER] = bundle.files[GRAPH_MEMBER]
-        files |= {f"ort/{name}": data for name, data in (runtime or {}).items()}
+        files |= {f"ort/{name}": data for name, data in runtime().items()}
     files["app.webmanifest"] = msgspec.json.encode(_manifest(bundle.manifest.name))
     csp = policy(url, wasm=wasm)
     files[PAGE] = _filled("index.html", name=bundle.manifest.name, csp=csp).encode()
     files["sw.js"] = _worker(files)
     files[HEADERS] = _headers(csp).encode()
     return dict(sorted(files.items()))
-
-
-def needs_runtime(bundle: Bundle) -> bool:
-    """Say whether a model takes ONNX Runtime in the browser; linear models and sums of trees do not."""
-    told = _program(bundle)
-    return told is not None and isinstance(told, Graph) and climbing(bundle, told) is None
 
 
 def write(files: Mapping[str, bytes], folder: Path) -> None:
@@ -84,12 +81,14 @@ def write(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 def require_origin(url: str) -> None:
-    """Hold a service's address against what a page may call.
+    """Hold a service's address against what a page may call; /path is one that the page's own host passes on.
 
     Raises:
         InputError: it is none.
     """
     found = urlsplit(url)
+    if OWN_PATH.fullmatch(url):
+        return
     if found.scheme not in {"http", "https"} or not found.hostname or found.query or set(url) & set(" ;,'\"<>"):
         raise InputError(f"{url[:80]!r} is no address of a service", hint="Give it as https://model.example.com.")
 
@@ -130,22 +129,8 @@ def model(bundle: Bundle, *, url: str = "") -> dict[str, Any]:
 
 def golden(bundle: Bundle) -> list[dict[str, Any]]:
     """Give golden rows with their answers in the words of the wire; the page asks itself these first."""
-    found, rows = bundle.golden, []
-    scores: Any = found.scores
-    predictor = Predictor(bundle, _nobody)
-    for at, row in enumerate(found.rows[:MOST_GOLDEN]):
-        chance = None if found.probabilities is None else found.probabilities[at : at + 1]
-        raw = Raw(found.labels[at : at + 1], chance, None if scores is None else scores[at : at + 1])
-        try:
-            answer = predictor.answer(raw, single=True).columns
-        except NotAnswerable:
-            continue
-        rows.append({"row": row, "answer": {name: values[0] for name, values in answer.items()}})
-    return rows
-
-
-def _nobody(columns: Any, n: int) -> Raw:
-    raise NotAnswerable("Only golden answers are at hand", hint="Ask the service.")
+    listed = answered(bundle, Checker(bundle.contract.fields, lenient=True))[:MOST_GOLDEN]
+    return [{"row": each.row, "answer": each.answer} for each in listed]
 
 
 def _program(bundle: Bundle) -> Linear | Graph | None:
@@ -189,70 +174,128 @@ def climbing(bundle: Bundle, program: Graph) -> dict[str, Any] | None:
     try:
         found = trees.summed(looked, next(iter(program.outputs[0].values())))
         sources = [_columns(looked, each.source) for each in found.ensembles]
+        single = _is_single(looked, found)
         grown = [
-            _grown(each, slope, columns)
-            for each, slope, columns in zip(found.ensembles, found.slopes, sources, strict=True)
+            _grown(each, slope, columns) | {"narrow": narrow}
+            for each, slope, (columns, narrow) in zip(found.ensembles, found.slopes, sources, strict=True)
         ]
     except trees.Mixed:
         return None
-    return {"bias": list(found.start), "ensembles": grown}
+    return {"bias": list(found.start), "single": single, "ensembles": grown}
 
 
-def _columns(looked: trees.Looked, name: str) -> list[int]:
-    """Follow a tensor back to the columns of the input that it is made of, unchanged."""
+def _is_single(looked: trees.Looked, found: trees.Sum) -> bool:
+    """Tell whether trees are added up in float32, one after the other, as those of XGBoost.
+
+    Raises:
+        Mixed: something else is done with such a sum.
+    """
+    if not any(node.op_type == "CumSum" for node in looked.nodes):
+        return False
+    if len(found.ensembles) > 1 or any(found.start) or not set(found.slopes[0].ravel().tolist()) <= {0.0, 1.0}:
+        raise trees.Mixed
+    return True
+
+
+def _columns(looked: trees.Looked, name: str) -> tuple[list[int], bool]:
+    """Follow a tensor back to the columns of the input that it is made of, and tell whether they went through float32.
+
+    Raises:
+        Mixed: more than that became of them.
+    """
     owners = looked.owners[INPUT]
     if name == INPUT:
-        return list(range(len(owners or ())))
+        return list(range(len(owners or ()))), False
     node = next((each for each in looked.nodes if name in each.output), None)
     if node is None:
         raise trees.Mixed
     told = looked.attributes(node)
     if node.op_type == "Identity":
         return _columns(looked, node.input[0])
+    if node.op_type == "Cast" and told["to"] in {FLOAT, trees.DOUBLE}:
+        own, narrow = _columns(looked, node.input[0])
+        return own, narrow or told["to"] == FLOAT
     if node.op_type == "Gather" and told.get("axis", 0) == 1 and node.input[1] in looked.constants:
-        own = _columns(looked, node.input[0])
-        return [own[at] for at in looked.constant(node.input[1]).tolist()]
+        own, narrow = _columns(looked, node.input[0])
+        return [own[at] for at in looked.constant(node.input[1]).tolist()], narrow
     if node.op_type == "Concat" and told.get("axis") == 1:
-        return [column for each in node.input for column in _columns(looked, each)]
+        beside = [_columns(looked, each) for each in node.input]
+        if len({narrow for _, narrow in beside}) == 1:
+            return [column for own, _ in beside for column in own], beside[0][1]
     raise trees.Mixed
 
 
 def _grown(each: trees.Ensemble, slope: Any, columns: Sequence[int]) -> dict[str, Any]:
-    """Write one ensemble: an end that is a leaf stands as its number below zero, and leaves are worth outputs."""
+    """Write one ensemble as it is walked, yes before no: the column that each node asks, -1 at a leaf.
+
+    Nodes, leaves and trees count in that order. Leaves are worth a number each where a tree adds to one output, that
+    of `to`, else one for every output.
+    """
     np: Any = extras.load("numpy")
     told = each.told
-    weights = told["leaf_weights"].astype(float)
-    if each.worth is None:
-        worth = weights[:, None] * slope[np.array(told["leaf_targetids"], dtype=int)]
-    else:
-        worth = each.worth[weights.astype(int)] @ slope
-    ends = {}
-    for name, side in (("yes", "true"), ("no", "false")):
-        place, leaf = np.array(told[f"nodes_{side}nodeids"]), np.array(told[f"nodes_{side}leafs"], dtype=bool)
-        ends[name] = _integers(np, np.where(leaf, -place - 1, place))
-    modes = np.array(told["nodes_modes"], dtype=int)
+    steps, tree = (np.array(found) for found in _walked(np, told))
+    nodes, leaves, owner = steps[steps >= 0], -steps[steps < 0] - 1, tree[steps < 0]
+    asked = np.array(columns)[np.array(told["nodes_featureids"], dtype=int)]
+    worth = trees.worth(each, slope)[leaves]
+    touched = np.zeros((tree[-1] + 1, worth.shape[1]), dtype=bool)
+    np.logical_or.at(touched, owner, worth != 0)
+    to = touched.argmax(axis=1) if touched.sum(axis=1).max() <= 1 else None
+    members = trees.members(told)
     return {
-        "roots": _integers(np, np.array(told["tree_roots"])),
-        "feature": _integers(np, np.array(columns)[np.array(told["nodes_featureids"], dtype=int)]),
-        "mode": _integers(np, modes),
-        "nan": _integers(np, np.array(told["nodes_missing_value_tracks_true"])),
-        "splits": Array.of(told["nodes_splits"].astype(float).reshape(-1, 1)).data,
-        "worth": Array.of(worth),
-        "members": _members(np, modes, told.get("membership_values")),
-        **ends,
+        "walk": _listed(np, np.where(steps < 0, -1, asked[np.maximum(steps, 0)])),
+        "mode": _listed(np, np.array(told["nodes_modes"])[nodes]),
+        "nan": _listed(np, np.array(told["nodes_missing_value_tracks_true"])[nodes]),
+        "splits": _listed(np, told["nodes_splits"][nodes]),
+        "worth": _listed(np, worth if to is None else worth[np.arange(len(owner)), to[owner]]),
+        "to": None if to is None else _listed(np, to),
+        "members": [
+            (at, found[found == found].tolist())
+            for at, node in enumerate(nodes.tolist())
+            if (found := members.get(node)) is not None
+        ],
     }
 
 
-def _integers(np: Any, values: Any) -> str:
-    return base64.b64encode(np.asarray(values).astype("<i4").tobytes()).decode()
+def _walked(np: Any, told: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    """Walk all trees: the nodes that are met, a leaf as its number below zero, and the tree that each stands in."""
+    ends = []
+    for side in ("false", "true"):
+        place, leaf = np.array(told[f"nodes_{side}nodeids"]), np.array(told[f"nodes_{side}leafs"], dtype=bool)
+        ends.append(np.where(leaf, -place - 1, place).tolist())
+    no, yes = ends
+    steps: list[int] = []
+    owners: list[int] = []
+    for tree, root in enumerate(np.array(told["tree_roots"]).tolist()):
+        waiting = [root]
+        while waiting:
+            step = waiting.pop()
+            steps.append(step)
+            owners.append(tree)
+            if step >= 0:
+                waiting += [no[step], yes[step]]
+            if len(steps) > 3 * len(no):  # trees that share nodes, or a damaged program that leads back to one
+                raise trees.Mixed
+    return steps, owners
 
 
-def _members(np: Any, modes: Any, values: Any) -> list[tuple[int, list[float]]]:
-    nodes = np.flatnonzero(modes == trees.MEMBER).tolist()
-    if not nodes:
-        return []
-    cuts = np.split(values, np.flatnonzero(np.isnan(values)))
-    return [(node, cut[~np.isnan(cut)].tolist()) for node, cut in zip(nodes, cuts, strict=False)]
+def _listed(np: Any, values: Any) -> list[tuple[str, str]]:
+    """Write numbers in the fewest bytes that hold them: all, or the different ones and the place of each among them.
+
+    One that stands alone is what all of them are.
+    """
+    values = np.asarray(values).ravel()
+    different, places = np.unique(values, return_inverse=True)
+    if len(different) <= 1:
+        return [_narrowed(np, different)]
+    shared = [_narrowed(np, different), _narrowed(np, places)]
+    alone = [_narrowed(np, values)]
+    return min(alone, shared, key=lambda told: sum(len(data) for _, data in told))
+
+
+def _narrowed(np: Any, values: Any) -> tuple[str, str]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        kind = next(each for each in KINDS if np.array_equal(values.astype(each), values, equal_nan=True))
+    return kind, base64.b64encode(values.astype(f"<{kind}").tobytes()).decode()
 
 
 # ---- files ---------------------------------------------------------------------------------------------
@@ -261,7 +304,7 @@ def _members(np: Any, modes: Any, values: Any) -> list[tuple[int, list[float]]]:
 def policy(url: str, *, wasm: bool) -> str:
     """Write what the page may load: its own files, and the service that it asks."""
     found = urlsplit(url)
-    service = f" {found.scheme}://{found.netloc}" if url else ""
+    service = f" {found.scheme}://{found.netloc}" if found.netloc else ""
     compiling = " 'wasm-unsafe-eval'" if wasm else ""
     rules = (
         "default-src 'none'",

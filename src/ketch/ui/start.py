@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 from ketch import extras
 from ketch.card import FOLDER, MEMBER
 from ketch.client import Client
+from ketch.codec import Table, columns_of
 from ketch.errors import Forbidden, HostNotAllowed, KetchError, SettingError, Unauthorized
 from ketch.explain import Explainer, explainer, record
 from ketch.page.widgets import form
 from ketch.predict import Limits, Predictor, load
-from ketch.schema import is_missing
 from ketch.serve.guard import Guard, Hosts
 from ketch.settings import Settings
-from ketch.ui import Shown, remote, show
+from ketch.ui import PAGES, Shown, remote, show
 
 OPTIONS: Final[Mapping[str, object]] = {  # of Streamlit, whatever its own files say
     "browser.gatherUsageStats": False,
@@ -33,8 +33,6 @@ OPTIONS: Final[Mapping[str, object]] = {  # of Streamlit, whatever its own files
     "server.maxUploadSize": 200,
     "theme.primaryColor": "#1d5fbf",
 }
-EXACT: Final = ("compiled",)
-HINT: Final = "Give a key in KETCH_API_KEYS (ketch keys new --for calling), or --auth none|platform."
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -54,7 +52,7 @@ def of_model(model: str, settings: Settings) -> Shown:
         predictor,
         form(opened),
         _explain(predictor),
-        slow=opened.manifest.serves not in EXACT,
+        slow=opened.manifest.serves != "compiled",
         facts=facts,
         card=opened.files.get(MEMBER, b"").decode("utf-8", errors="replace"),
         plots=plots,
@@ -91,17 +89,10 @@ def _explain(predictor: Predictor) -> Any:
         if not ways:
             target = predictor.contract.answer.parts[0].target if predictor.contract.answer.parts else ""
             ways.append(explainer(predictor, target=target))
-        clean = {name: value for name, value in row.items() if not is_missing(value)}
-        rows = predictor.check(_table(clean))
+        rows = predictor.check(Table(columns_of([row]), 1, single=True))
         return record(ways[0](rows, lang)[0])
 
     return explain
-
-
-def _table(row: Mapping[str, object]) -> Any:
-    from ketch.codec import Table
-
-    return Table({name: [value] for name, value in row.items()}, 1, single=True)
 
 
 # ---- who gets in ---------------------------------------------------------------------------------------
@@ -138,6 +129,9 @@ class Door:
             except KetchError as error:
                 await _refuse(scope, send, f"{error.message}. {error.hint}\n".encode())
                 return
+            if scope["type"] == "http" and scope["method"] == "GET" and scope["path"][1:] in PAGES:
+                await _turn(scope, send)
+                return
         await self._app(scope, receive, send)
 
     def _check(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
@@ -148,6 +142,14 @@ class Door:
         origin = urlsplit(headers.get("origin", "")).netloc
         if origin and origin != host and not (self._hosts is not None and self._hosts.allow(origin)):
             raise HostNotAllowed("A page of another site asks this one", hint="Open this page itself.")
+
+
+async def _turn(scope: Mapping[str, Any], send: Send) -> None:
+    """Lead to a page by way of the first one: below a page's own path Streamlit looks for its server in vain."""
+    query = f"&{more}" if (more := scope["query_string"].decode("latin-1")) else ""
+    where = (b"location", f"./?at={scope['path'][1:]}{query}".encode("latin-1"))
+    await send({"type": "http.response.start", "status": 302, "headers": [where]})
+    await send({"type": "http.response.body"})
 
 
 async def _refuse(scope: Mapping[str, Any], send: Send, told: bytes) -> None:

@@ -18,7 +18,7 @@ from ketch.errors import InputError, RequestError
 from ketch.page.words import spoken
 from ketch.predict import Predictor, Rows
 from ketch.schema import Columns, Field
-from ketch.ui import Shown, charts, harmless, literal
+from ketch.ui import Shown, charts, complaint, harmless, literal, numeral
 from ketch.ui.ask import fault_told
 
 AT_ONCE: Final = 1000
@@ -49,7 +49,7 @@ def page(what: Shown, lang: str) -> None:
     try:
         header, rows = read(given.name, given.getvalue())
     except InputError as error:
-        st.error(literal(words["file_bad"].format(f"{error.message}. {error.hint}")))
+        st.error(words["file_bad"].format(complaint(error)))
         return
     places = _matched(what, header, words)
     if st.button(words["run"], type="primary"):
@@ -196,7 +196,9 @@ def _answer(
     for start in range(0, len(rows), AT_ONCE):
         _part(what, header, rows, range(start, min(start + AT_ONCE, len(rows))), places, found, words)
         done = min(start + AT_ONCE, len(rows))
-        bar.progress(done / len(rows), words["progress"].format(f"{done:,}", f"{len(rows):,}"))
+        bar.progress(
+            done / len(rows), words["progress"].format(*(numeral(f"{each:,}", words) for each in (done, len(rows))))
+        )
     bar.empty()
     return found
 
@@ -251,7 +253,7 @@ def _show(
     what: Shown, header: Sequence[str], rows: Sequence[Sequence[str]], found: Answered, words: Mapping[str, str]
 ) -> None:
     name = what.predictor.name
-    st.success(words["answered"].format(f"{len(found.answers):,}"))
+    st.success(words["answered"].format(numeral(f"{len(found.answers):,}", words)))
     if found.answers:
         names = list(next(iter(found.answers.values())))
         given = [f"{each}_given" if each in names else each for each in header]
@@ -261,7 +263,7 @@ def _show(
         charts.spread([answer[names[0]] for answer in found.answers.values()], words)
     if not found.refused:
         return
-    st.error(words["rejected"].format(f"{len(found.refused):,}"))
+    st.error(words["rejected"].format(numeral(f"{len(found.refused):,}", words)))
     places = sorted(found.refused)
     lines = [[*rows[at], found.refused[at]] for at in places]
     st.download_button(
@@ -273,7 +275,8 @@ def _show(
     table = pd.DataFrame(
         {words["row"]: [at + 2 for at in places], words["reason"]: [found.refused[at] for at in places]}
     )
-    st.dataframe(table, hide_index=True, width="stretch")
+    narrow = {words["row"]: st.column_config.NumberColumn(width="small")}
+    st.dataframe(table, hide_index=True, width="stretch", column_config=narrow)
 
 
 def _written(header: Sequence[str], lines: Sequence[Sequence[str]]) -> bytes:

@@ -80,11 +80,11 @@ function about(place, model, { words }) {
   const head = element("tr", {}, ...[words.name, words.type, words.values, words.missing].map((each) => element("th", { scope: "col" }, each)));
   const table = (label, ...inside) => element("div", { class: "wide", tabindex: 0, role: "region", "aria-label": label }, element("table", {}, ...inside));
   place.append(
-    element("h2", {}, words.facts),
-    table(words.facts, element("tbody", {}, ...facts)),
     element("h2", {}, words.limits),
     element("p", {}, words.limits_told),
     table(words.Fields, element("thead", {}, head), element("tbody", {}, ...fields)),
+    element("h2", {}, words.facts),
+    table(words.facts, element("tbody", { class: "facts" }, ...facts)),
   );
 }
 

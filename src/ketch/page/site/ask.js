@@ -1,7 +1,7 @@
 // The page that asks: a form, the answer beside it, and what if one field changed.
 
 import { bar, build, element, fill, faultTold, percent, show, told } from "./form.js";
-import { check } from "./contract.js";
+import { check, partsOf } from "./contract.js";
 
 const PAUSE = 120; // milliseconds without a change before the model is asked
 const STEPS = 41;
@@ -112,7 +112,7 @@ function valuesOf({ kind, choices, minimum, maximum, whole }) {
 }
 
 function scoreOf(model, found, label) {
-  const answer = model.answer.parts?.[0] ?? model.answer;
+  const answer = partsOf(model.answer)[0];
   const name = answer.target ?? "prediction";
   const each = found[`${name}_probabilities`] ?? found[`${name}_scores`];
   if (each) return each[label];
@@ -121,7 +121,7 @@ function scoreOf(model, found, label) {
 }
 
 function drawn(field, values, found, row, model, { words, lang }) {
-  const answer = model.answer.parts?.[0] ?? model.answer;
+  const answer = partsOf(model.answer)[0];
   const numeric = typeof values[0] === "number" && field.type !== "category";
   const own = values.findIndex((value) => (numeric ? value >= row[field.name] : value === row[field.name]));
   const several = answer.task === "multiclass"; // of which the one answered now is followed

@@ -101,6 +101,11 @@ export function shape(answer, found) {
   return made;
 }
 
+/** Give the answers of several targets, or the only one. */
+export function partsOf(answer) {
+  return answer.parts.length ? answer.parts : [answer];
+}
+
 /** Say whether an answer is true or false on the wire. */
 export function isYesNo({ task, classes = [] }) {
   return task === "outlier" || (task === "binary" && classes.every((each) => typeof each !== "string" && [0, 1].includes(Number(each))));

@@ -162,8 +162,8 @@ function spread(found, model, { words, lang }) {
   const values = found.map((each) => each[name]);
   const counts = new Map();
   if (typeof values[0] === "number" && new Set(values).size > BINS) {
-    const low = Math.min(...values);
-    const size = (Math.max(...values) - low) / BINS;
+    const low = values.reduce((least, each) => Math.min(least, each));
+    const size = (values.reduce((most, each) => Math.max(most, each)) - low) / BINS;
     const bin = (value) => Math.min(BINS - 1, Math.floor((value - low) / size));
     for (let at = 0; at < BINS; at += 1) counts.set(`${told(low + at * size, lang)} …`, 0);
     const keys = [...counts.keys()];

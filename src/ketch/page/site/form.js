@@ -1,6 +1,6 @@
 // The form of a contract, and an answer in words. Texts of models and files are only ever set as text, never as markup.
 
-import { isYesNo, read } from "./contract.js";
+import { isYesNo, partsOf, read } from "./contract.js";
 
 const FEW = 8; // categories shown in a fault
 const MANY = 24; // fields from which on a search helps
@@ -73,12 +73,13 @@ function input(widget, field, at, told) {
   const fault = element("span", { class: "fault", id: `${id}-fault`, role: "status" });
   made.main.setAttribute("aria-describedby", `${id}-help ${id}-fault`);
   const unit = widget.unit ? ` (${widget.unit})` : "";
+  const help = widget.kind === "choice" && !field.description ? "" : widget.help; // which would list the choices again
   const whole = element(
     "div",
     { class: "field" },
     element("label", { for: id }, widget.label + unit),
     ...made.shown,
-    element("span", { class: "help", id: `${id}-help` }, widget.help),
+    element("span", { class: "help", id: `${id}-help` }, help),
     fault,
   );
   const blame = (text) => {
@@ -156,8 +157,7 @@ export function faultTold(fault, fields, words) {
 
 /** Show an answer: a sentence, and a bar for each probability. */
 export function show(place, answer, found, { words, lang }) {
-  const parts = answer.parts ?? [answer];
-  place.replaceChildren(...parts.flatMap((part) => [sentence(part, found, { words, lang }), ...bars(part, found, lang)]));
+  place.replaceChildren(...partsOf(answer).flatMap((part) => [sentence(part, found, { words, lang }), ...bars(part, found, lang)]));
 }
 
 function sentence(answer, found, { words, lang }) {

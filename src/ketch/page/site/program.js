@@ -2,6 +2,7 @@
 //
 // checked rows --encode--> float64 --weigh, climb or ONNX Runtime--> outputs --link--> answer
 
+import { partsOf } from "./contract.js";
 import { tokenizer } from "./tokens.js";
 
 /** A row that the model gives no answer to, though it keeps the contract. */
@@ -162,8 +163,9 @@ function filler(part, largest) {
 }
 
 /** Make what adds up trees: each leads from its root to a leaf that is worth something for every output. */
-function climber({ ensembles, bias }, encode) {
-  const grown = ensembles.map(grow);
+function climber({ ensembles, bias, single }, encode) {
+  const add = single ? (sum, worth) => Math.fround(sum + worth) : (sum, worth) => sum + worth; // as the original does
+  const grown = ensembles.map((each) => grow(each, bias.length, add));
   return async (rows) => {
     const x = encode(rows);
     const found = rows.map((_, n) => {
@@ -176,29 +178,49 @@ function climber({ ensembles, bias }, encode) {
   };
 }
 
-function integers(base64) {
-  const raw = bytes(base64);
-  return new Int32Array(raw.buffer);
+const KINDS = { u1: Uint8Array, i1: Int8Array, i2: Int16Array, i4: Int32Array, f4: Float32Array, f8: Float64Array };
+
+/** Read numbers: all of them, or the different ones and the place of each; one alone is what all `count` are. */
+function listed(told, count) {
+  const [values, places] = told.map(([kind, data]) => new KINDS[kind](bytes(data).buffer));
+  if (places) return Float64Array.from(places, (at) => values[at]);
+  return values.length === 1 ? new Float64Array(count).fill(values[0]) : values;
 }
 
-function grow(told) {
-  const [feature, mode, nan, yes, no] = ["feature", "mode", "nan", "yes", "no"].map((name) => integers(told[name]));
-  const splits = numbers([1, told.splits]).found;
-  const worth = rowsOf(told.worth);
-  const roots = integers(told.roots);
+/** Lay out trees that are written as they are walked, yes before no: a leaf is its number below zero. */
+function laid(walk) {
+  const [yes, no, feature, roots, waiting] = [[], [], [], [], []];
+  let leaves = 0;
+  for (const asked of walk) {
+    const [ends, at] = waiting.pop() ?? [roots, roots.length];
+    ends[at] = asked < 0 ? -(leaves += 1) : feature.length;
+    if (asked < 0) continue;
+    waiting.push([no, feature.length], [yes, feature.length]);
+    feature.push(asked);
+  }
+  return { yes: Int32Array.from(yes), no: Int32Array.from(no), feature: Int32Array.from(feature), roots, leaves };
+}
+
+function grow(told, outputs, add) {
+  const { yes, no, feature, roots, leaves } = laid(listed(told.walk));
+  const [mode, nan, splits] = ["mode", "nan", "splits"].map((name) => listed(told[name], feature.length));
+  const to = told.to && listed(told.to, roots.length);
+  const worth = listed(told.worth, to ? leaves : leaves * outputs);
   const members = new Map(told.members.map(([node, values]) => [node, new Set(values)]));
+  const read = told.narrow ? Math.fround : (value) => value;
   const decides = (node, value) => {
     if (Number.isNaN(value)) return nan[node];
     if (mode[node] === 6) return members.get(node).has(value);
     return mode[node] === 1 ? value < splits[node] : value <= splits[node];
   };
   return (row, sums) => {
-    for (const root of roots) {
+    roots.forEach((root, tree) => {
       let node = root;
-      while (node >= 0) node = decides(node, row[feature[node]]) ? yes[node] : no[node];
-      const leaf = worth[-node - 1];
-      for (let at = 0; at < sums.length; at += 1) sums[at] += leaf[at];
-    }
+      while (node >= 0) node = decides(node, read(row[feature[node]])) ? yes[node] : no[node];
+      const leaf = -node - 1;
+      if (to) sums[to[tree]] = add(sums[to[tree]], worth[leaf]);
+      else for (let at = 0; at < outputs; at += 1) sums[at] = add(sums[at], worth[leaf * outputs + at]);
+    });
   };
 }
 
@@ -207,7 +229,7 @@ function grouped(found, program, answer) {
     const group = program.outputs[0];
     return found.sums.map((sums) => ofOutputs({ [group.values ? "values" : "probabilities"]: sums }, program.links[0], answer));
   }
-  const parts = answer.parts ?? [answer];
+  const parts = partsOf(answer);
   return found.rows.map((groups) => {
     const each = groups.map((outputs, at) => ofOutputs(outputs, program.links[at], groups.length > 1 ? parts[at] : answer));
     return each.length > 1 ? { parts: each } : each[0];
