@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.doors import NAMES, Door, Doors, Small
+from tests.instances import Instances
 
 HERE = Path(__file__).parent
 
@@ -38,6 +39,20 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 
 
 @pytest.fixture(scope="session")
+def bundles(small: Small, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two bundles of models under one name, one after the other."""
+    return small.bundle, Small.pack(tmp_path_factory.mktemp("other"), seed=5).bundle
+
+
+@pytest.fixture(scope="session")
+def instances(small: Small) -> Iterator[Instances]:
+    """What fakes of clouds run; all share the processes that serve the same."""
+    made = Instances(small.home)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
 def doors(small: Small) -> Iterator[Doors]:
     """Every door to the small model."""
     made = Doors(small.predictor, small.bundle, small.home)
@@ -57,7 +72,7 @@ def guarded_door(request: pytest.FixtureRequest, doors: Doors) -> Door:
     return doors(request.param, guarded=True)
 
 
-LONG = ("notebook", "packing", "pages", "service", "soak")
+LONG = ("conformance", "notebook", "packing", "pages", "service", "ship", "soak")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

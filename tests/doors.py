@@ -147,11 +147,11 @@ class Small:
     parts: tuple[Any, Any]
 
     @classmethod
-    def pack(cls, home: Path) -> "Small":
+    def pack(cls, home: Path, seed: int = 1) -> "Small":
         from sklearn.feature_extraction import DictVectorizer
         from sklearn.linear_model import LogisticRegression
 
-        data = rows(60, seed=1)
+        data = rows(60, seed=seed)
         target: list[object] = [int(row["tenure"] < 30) for row in data]
         vectorizer = DictVectorizer(sparse=False)
         model = LogisticRegression(max_iter=2000).fit(vectorizer.fit_transform(data), target)

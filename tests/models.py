@@ -50,8 +50,8 @@ FACTORIES: dict[str, Callable[[], Model]] = {}
 
 
 @functools.cache
-def rows() -> list[dict[str, Any]]:
-    source = random.Random(5)
+def customers(n: int, seed: int) -> list[dict[str, Any]]:
+    source = random.Random(seed)
     return [
         {
             "contract": source.choice(["month", "year", "two years"]),
@@ -59,8 +59,12 @@ def rows() -> list[dict[str, Any]]:
             "tenure": source.randint(0, 72),
             "fee": round(source.uniform(18, 120), 2),
         }
-        for _ in range(160)
+        for _ in range(n)
     ]
+
+
+def rows() -> list[dict[str, Any]]:
+    return customers(160, 5)
 
 
 @functools.cache

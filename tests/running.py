@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ def ketch(*words: str | Path, home: Path, cwd: Path | None = None, **environ: st
     context.set_forkserver_preload(["tests.preload"])
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder)
-        environ = {"KETCH_HOME": str(home), **environ}
+        environ = {**os.environ, "KETCH_HOME": str(home), **environ}  # the process forked from has that of its start
         process = context.Process(target=_command, args=([str(word) for word in words], cwd, environ, told))
         process.start()
         process.join(110)
@@ -50,6 +50,7 @@ def _command(words: list[str], cwd: Path | None, environ: dict[str, str], told: 
     for number, name, flags in ((0, os.devnull, os.O_RDONLY), (1, told / "out", NEW), (2, told / "err", NEW)):
         os.dup2(os.open(name, flags), number)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, "r" if number == 0 else "w") for number in range(3))
+    os.environ.clear()
     os.environ.update(environ)
     os.chdir(cwd or told)
     path = environ.get("PYTHONPATH", "")
@@ -75,12 +76,14 @@ def fresh(*words: str | Path, home: Path, cwd: Path | None = None, **environ: st
 
 
 @contextmanager
-def serving(*words: str | Path, home: Path, cwd: Path | None = None, **environ: str) -> Iterator[str]:
-    """Run `ketch serve` on a free port, give its URL, and end it as an operator would."""
+def started(
+    command: Sequence[str | Path], environ: Mapping[str, str], *, cwd: Path | None = None, ends: Sequence[int] = (0,)
+) -> Iterator[str]:
+    """Run a command that says its URL and serves, give that, and end it as an operator would."""
     process = subprocess.Popen(
-        [*KETCH, "serve", *map(str, words), "--port", "0"],
+        [*map(str, command)],
         cwd=cwd,
-        env={**os.environ, "KETCH_HOME": str(home), "PYTHONUNBUFFERED": "1", "KETCH_DRAIN": "0", **environ},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -96,8 +99,16 @@ def serving(*words: str | Path, home: Path, cwd: Path | None = None, **environ: 
     finally:
         process.terminate()
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
+    assert process.returncode in ends, errors
     assert "Traceback" not in errors, errors
+
+
+@contextmanager
+def serving(*words: str | Path, home: Path, cwd: Path | None = None, **environ: str) -> Iterator[str]:
+    """Run `ketch serve` on a free port and give its URL."""
+    environ = {"KETCH_HOME": str(home), "KETCH_DRAIN": "0", **environ}
+    with started([*KETCH, "serve", *words, "--port", "0"], environ, cwd=cwd) as url:
+        yield url
 
 
 def lines(text: str) -> Sequence[str]:

@@ -170,6 +170,14 @@ def test_the_connection_is_kept_and_made_again_after_a_restart(doors: Doors, sma
         stop()
 
 
+def test_a_name_is_asked_for_where_it_does_not_point_yet(doors: Doors, small: Small) -> None:
+    with (
+        fronting(doors.service(guarded=True)) as port,
+        closing(Client(f"http://churn.example.test:{port}", key=KEY, at="127.0.0.1")) as made,
+    ):
+        assert made.predict(ROW) == small.predictor.predict(dict(ROW))
+
+
 @pytest.mark.parametrize("url", ["", "ftp://x", "http://", "file:///etc/passwd", "http://x:99999", "http://[::1", "//"])
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(UsageError, match="not the address"):

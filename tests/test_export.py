@@ -30,7 +30,7 @@ from sklearn.preprocessing import OneHotEncoder
 from ketch import bundle, export, lock, trust
 from ketch.bundle import Bundle
 from ketch.errors import CorruptBundle, InputError, LockError, NotInstalled, TrustError, UnsupportedModel
-from ketch.export import HARMLESS, Project, harmless
+from ketch.export import TEMPLATES, Project
 from ketch.export.training import without_ketch
 from ketch.lock import Environment
 from ketch.pack import Options, compose, read_table
@@ -38,8 +38,11 @@ from ketch.page import row_schema
 from ketch.predict import Limits, Predictor, load, open_runner
 from ketch.schema import Field
 from ketch.schema.checks import Checker
+from ketch.steps.files import write
 from tests import models
 from tests.running import ketch as run
+
+pytestmark = pytest.mark.packing  # projects are made, and run without Ketch
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = (
@@ -229,7 +232,7 @@ def ejected(kinds: Mapping[str, Kind], factory: pytest.TempPathFactory) -> dict[
         home = folder / "home"
         opened = packed(kind, folder)
         made = Made(opened, export.project(opened, home=home, service=kind.service), folder / name, home)
-        export.write(made.project.files, made.folder)
+        write(made.project.files, made.folder)
         (folder / f"{name}.rows.json").write_text(json.dumps(rows_of(name, opened)), "utf-8")
         listed[name] = made
     program = Path(__file__).with_name("ejected.py")
@@ -397,12 +400,12 @@ def renamed(opened: Bundle, names: Sequence[str], target: str, word: str) -> Bun
 
 @given(some.text() | some.sampled_from(HOSTILE))
 def test_what_is_not_harmless_enters_no_program(text: str) -> None:
-    if HARMLESS.fullmatch(text):
-        assert harmless(text) == text
+    if TEMPLATES.letters.fullmatch(text):
+        assert TEMPLATES.harmless(text) == text
         assert not set(text) & set("\"'`\\\n{}$<>%#[]()&|;*")
     else:
         with pytest.raises(CorruptBundle):
-            harmless(text)
+            TEMPLATES.harmless(text)
 
 
 # ---- what few models have ----------------------------------------------------------------------------
@@ -425,8 +428,8 @@ MOMENTS = [*DATES, "2026-01-31 10:00", "2026-01-31T25:00:00", "2026-01-31T10:00:
 
 def test_dates_are_held_against_the_schema_as_ketch_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = (Field("day", "date", required=False), Field("at", "datetime", required=False))
-    (tmp_path / "wire.py").write_bytes(export.rendered("wire.py", {"dated": True}))
-    (tmp_path / "pyproject.toml").write_bytes(export.rendered("tools.toml", {}))
+    (tmp_path / "wire.py").write_bytes(TEMPLATES.rendered("wire.py", {"dated": True}))
+    (tmp_path / "pyproject.toml").write_bytes(TEMPLATES.rendered("tools.toml", {}))
     (tmp_path / "model.py").touch()
     (tmp_path / "schema.json").write_text(json.dumps(row_schema(fields, Limits())))
     monkeypatch.setitem(sys.modules, "model", ModuleType("model"))
@@ -445,7 +448,7 @@ def test_every_type_of_column_is_made_as_it_was_in_training(all_made: dict[str, 
     values = [True, "b", "2026-01-31", "2026-01-31T10:00:00", "gone", 3, 2.5, 7, "x"]
     told = export.sibling("plain").read(made.opened, home=made.home).facts | {"types": types}
     files = [{"name": each.name, "sha256": trust.digest(each.read_bytes())} for each in (folder / "model").iterdir()]
-    (folder / "model.py").write_bytes(export.rendered("model.py", {**told, "files": files}))
+    (folder / "model.py").write_bytes(TEMPLATES.rendered("model.py", {**told, "files": files}))
     contract = json.loads((folder / "contract.json").read_text("utf-8"))
     columns = [{"name": each, "type": each, "categories": ["a", "b"]} for each in types]
     columns.append({"name": "gap", "type": "text", "gap": "none"})
@@ -525,18 +528,18 @@ def test_files_whose_names_mean_something_are_numbered(names: Sequence[str], all
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     files = {"a": b"1", "tests/b": b"2"}
-    export.write(files, tmp_path / "new" / "deep")
+    write(files, tmp_path / "new" / "deep")
     assert (tmp_path / "new" / "deep" / "tests" / "b").read_bytes() == b"2"
     assert sorted(path.name for path in (tmp_path / "new" / "deep").iterdir()) == ["a", "tests"]
     (tmp_path / "empty").mkdir()
-    export.write(files, tmp_path / "empty")
+    write(files, tmp_path / "empty")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for taken in ("new", "empty", "new/deep/a", "link"):
         with pytest.raises(InputError, match="holds something else"):
-            export.write(files, tmp_path / taken)
+            write(files, tmp_path / taken)
     (tmp_path / "new" / "deep" / "a").write_text("mine")
     with pytest.raises(InputError, match="cannot be written"):
-        export.write(files, tmp_path / "new" / "deep" / "a" / "below")
+        write(files, tmp_path / "new" / "deep" / "a" / "below")
 
 
 # ---- what it installs, and how it was trained --------------------------------------------------------

@@ -33,6 +33,14 @@ def test_a_library_that_lacks_something_itself_says_so(tmp_path: Path, monkeypat
     assert "half_installed" not in sys.modules
 
 
+def test_a_namespace_of_several_libraries_names_the_one_that_is_missing() -> None:
+    with pytest.raises(NotInstalled, match=r"google\.auth is not installed") as caught:
+        load("google.auth.no_such_part")
+    assert caught.value.hint == "Install it with: pip install 'ketch[google]'"
+    with pytest.raises(ModuleNotFoundError, match=r"google\.nobody"):
+        load("google.nobody")
+
+
 def spread(extra: str, known: dict[str, list[str]]) -> list[str]:
     """List what an extra brings, with what those extras bring that it names."""
     found = []
@@ -45,8 +53,11 @@ def spread(extra: str, known: dict[str, list[str]]) -> list[str]:
 def test_every_extra_named_exists_and_brings_its_library() -> None:
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
     known = project["optional-dependencies"]
-    names = {"google": "protobuf", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+    names = {"azure.identity": "azure-identity", "google.auth": "google-auth", "google.oauth2": "google-auth"}
+    names |= {"google.protobuf": "protobuf", "sklearn": "scikit-learn", "yaml": "pyyaml"}
     names |= {"detect_secrets": "detect-secrets", "xgboost": "xgboost-cpu"}
+    names |= {"botocore": "boto3", "urllib3": "requests"}
+    names |= {"cyclonedx": "cyclonedx-python-lib"}
     names |= {"grpc": "grpcio", "jwt": "pyjwt", "opentelemetry": "opentelemetry-sdk"}
     for root, extra in EXTRAS.items():
         brought = {re.split(r"[\[>=<;]", each)[0] for each in spread(extra, known)}

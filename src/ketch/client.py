@@ -20,8 +20,11 @@ from typing import Any, Final, NamedTuple, Self
 import msgspec
 
 from ketch import errors
+from ketch.bundle import Bundle
 from ketch.codec import JSON
-from ketch.errors import KetchError, RequestError, ServiceError, TooManyRows, UsageError
+from ketch.errors import AnswersDiffer, KetchError, RequestError, ServiceError, TooManyRows, UsageError
+from ketch.page import Example, answered
+from ketch.schema.checks import Checker
 from ketch.serve import door
 
 ROWS_AT_ONCE: Final = 1000
@@ -85,14 +88,36 @@ class Pool:
             connection.close()
 
 
+def _connections(secure: bool, at: str) -> type[http.client.HTTPConnection]:
+    """Choose how a service is reached; by `at`, where that is given, and asked by its own name all the same."""
+    if not at:
+        return http.client.HTTPSConnection if secure else http.client.HTTPConnection
+
+    class Plain(http.client.HTTPConnection):
+        def connect(self) -> None:
+            asked, self.host = self.host, at
+            try:
+                super().connect()
+            finally:
+                self.host = asked
+
+    class Secure(http.client.HTTPSConnection, Plain):  # whose certificate must be that of the name
+        pass
+
+    return Secure if secure else Plain
+
+
 class Client:
     """Ask a service as `ketch.load(…)` would be asked; threads may share it, and it keeps its connections open.
 
     The key is `api_key`, or `key` for short, else the one in KETCH_API_KEY. `model` is one of several models of the
-    service. Times are in seconds.
+    service. Times are in seconds. With `at`, that host is connected to, though the service is asked, and its
+    certificate checked, by the name in its address: a domain may not point there yet.
     """
 
-    def __init__(self, url: str, *, key: str = "", api_key: str = "", model: str = "", timeout: float = 30.0) -> None:
+    def __init__(
+        self, url: str, *, key: str = "", api_key: str = "", model: str = "", timeout: float = 30.0, at: str = ""
+    ) -> None:
         try:
             parts = urllib.parse.urlsplit(url if "//" in url else f"http://{url}")
             host, port = parts.hostname, parts.port
@@ -100,9 +125,8 @@ class Client:
             host = None
         if not host or parts.scheme not in {"http", "https"}:
             raise UsageError(f"{url!r} is not the address of a service", hint="Give one like http://localhost:9696")
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.url = url.rstrip("/")
-        self._pool = Pool(kind, host, port, timeout)
+        self._pool = Pool(_connections(parts.scheme == "https", at), host, port, timeout)
         self._path = urllib.parse.quote(parts.path.rstrip("/"), safe="/%")
         if model:
             self._path += "/models/" + urllib.parse.quote(model, safe="")
@@ -151,6 +175,16 @@ class Client:
         """
         found: dict[str, Any] = self._ask("/form?" + urllib.parse.urlencode({"lang": lang}), None)
         return found
+
+    def replay(self, opened: Bundle) -> int:
+        """Ask the service for the golden predictions of a bundle; give how many rows were asked.
+
+        Raises:
+            AnswersDiffer: it gives other answers. RequestError, ServiceError: it gives none.
+        """
+        wanted = answered(opened, Checker(opened.contract.fields))
+        hold(self.predict([each.row for each in wanted]), wanted, opened, who=self.url)
+        return len(wanted)
 
     def close(self) -> None:
         """Close the connections."""
@@ -244,6 +278,43 @@ def serve(
     port = port or (0 if background else 9696)
     url = door("serve_model")(model, background=background, host=host, port=port, keys=keys)
     return Client(url, key=keys[0] if keys else "") if background else None
+
+
+def hold(found: Sequence[Any], wanted: Sequence[Example], opened: Bundle, *, who: str) -> None:
+    """Hold answers against those that golden rows must get; `who` gave them.
+
+    Raises:
+        AnswersDiffer: one is another.
+    """
+    tolerance = opened.manifest.tolerance
+    for row, (one, example) in enumerate(zip(found, wanted, strict=True), start=1):
+        if not _agrees(one, example.answer, tolerance):
+            raise AnswersDiffer(
+                f"{who} answers golden row {row} of {opened.manifest.name} with {one}, not {example.answer}",
+                hint="Another model answers there, or its libraries are other ones: deploy it again.",
+            )
+
+
+def _agrees(found: Any, wanted: Any, tolerance: float) -> bool:
+    """Compare two answers: numbers within the tolerance, all else to the letter, but for labels that stand on edge."""
+    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+        others = [name for name in wanted if not _agrees(found.get(name), wanted[name], tolerance)]
+        return not others or all(_on_edge(name, wanted, tolerance) and name in found for name in others)
+    if isinstance(wanted, list) and isinstance(found, list):
+        return len(found) == len(wanted) and all(map(_agrees, found, wanted, [tolerance] * len(found)))
+    if isinstance(wanted, float) and isinstance(found, int | float) and not isinstance(found, bool):
+        return abs(found - wanted) <= tolerance * max(1.0, abs(wanted))
+    return bool(found == wanted)
+
+
+def _on_edge(name: str, answer: Mapping[str, Any], tolerance: float) -> bool:
+    """Say whether the two best labels of an answer are alike within the tolerance."""
+    several = answer.get(f"{name}_probabilities")
+    if isinstance(several, Mapping):
+        best = sorted(several.values())[-2:]
+        return len(best) == 2 and best[1] - best[0] <= tolerance
+    one = answer.get(f"{name}_probability")
+    return isinstance(one, float) and abs(one - 0.5) <= tolerance
 
 
 def problem(status: int, body: bytes) -> KetchError:

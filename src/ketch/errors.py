@@ -43,7 +43,14 @@ KetchError                      500  error
     NoSuchVersion               404  no-such-version
   LogError                      400  log                    the prediction log cannot be opened
   LockError                     400  lock                   an environment cannot be resolved or made
+  ImageError                    400  image                  an image cannot be composed, built or run
+    NoEngine                    501  no-engine              docker, podman and buildah are missing, or do not answer
   NotInstalled                  501  not-installed          an extra is missing
+  DeployError                   502  deploy                 what was asked of a cloud did not come about
+    CloudRefused                502  cloud-refused          it said no, or could not be asked
+      NoCredentials             401  no-credentials         nobody is signed in
+    NotSettled                  504  not-settled            it was not so in time
+    NotGiven                    502  not-given              a step needs what no earlier one gave
 """
 
 from collections.abc import Sequence
@@ -355,8 +362,61 @@ class LockError(KetchError):
     code = "lock"
 
 
+class ImageError(KetchError):
+    """An image cannot be composed or built, or does not run."""
+
+    status = 400
+    code = "image"
+
+
+class NoEngine(ImageError):
+    """No container engine is on this machine, or none that answers."""
+
+    status = 501
+    code = "no-engine"
+
+
 class NotInstalled(KetchError):
     """An optional library is missing."""
 
     status = 501
     code = "not-installed"
+
+
+class DeployError(KetchError):
+    """What was asked of a cloud did not come about."""
+
+    status = 502
+    code = "deploy"
+
+
+class CloudRefused(DeployError):
+    """A cloud said no, or could not be asked; `reason` is its own code for that."""
+
+    code = "cloud-refused"
+
+    def __init__(
+        self, message: str, *, hint: str = "", errors: Sequence[dict[str, object]] = (), reason: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint, errors=errors)
+        self.reason = reason
+
+
+class NoCredentials(CloudRefused):
+    """Nobody is signed in to the cloud."""
+
+    status = 401
+    code = "no-credentials"
+
+
+class NotSettled(DeployError):
+    """What was begun was not done in time."""
+
+    status = 504
+    code = "not-settled"
+
+
+class NotGiven(DeployError):
+    """A step needs a value that no earlier one gave."""
+
+    code = "not-given"

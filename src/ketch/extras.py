@@ -6,12 +6,19 @@ from types import ModuleType
 
 from ketch.errors import NotInstalled
 
-EXTRAS = {  # root module -> extra that brings it
+EXTRAS = {  # root module, or one within a namespace of several libraries -> extra that brings it
+    "azure.identity": "azure",
+    "boto3": "aws",
+    "botocore": "aws",
     "catboost": "catboost",
     "cloudpickle": "code",
+    "cyclonedx": "image",
     "detect_secrets": "code",
-    "google": "onnx",
+    "google.auth": "google",
+    "google.oauth2": "google",
+    "google.protobuf": "onnx",
     "grpc": "grpc",
+    "installer": "image",
     "ipykernel": "notebook",
     "joblib": "sklearn",
     "jupytext": "notebook",
@@ -31,12 +38,15 @@ EXTRAS = {  # root module -> extra that brings it
     "plette": "lock",
     "psycopg": "postgres",
     "pyarrow": "arrow",
+    "requests": "deploy",
     "ruff": "notebook",
     "scipy": "sklearn",
     "shap": "explain",
     "sklearn": "sklearn",
     "skops": "skops",
     "streamlit": "ui",
+    "tenacity": "deploy",
+    "urllib3": "deploy",
     "uv": "lock",
     "xgboost": "xgboost",
     "yaml": "mlflow",
@@ -57,8 +67,8 @@ def load(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        root = name.partition(".")[0]
-        if error.name is None or error.name.partition(".")[0] != root:
+        known, missing = next((each for each in EXTRAS if f"{name}.".startswith(f"{each}.")), ""), f"{error.name}."
+        if not known or not (f"{known}.".startswith(missing) or missing.startswith(f"{known}.")):
             raise
-        extra = EXTRAS[root]
-        raise NotInstalled(f"{root} is not installed", hint=f"Install it with: pip install 'ketch[{extra}]'") from None
+        hint = f"Install it with: pip install 'ketch[{EXTRAS[known]}]'"
+        raise NotInstalled(f"{known} is not installed", hint=hint) from None

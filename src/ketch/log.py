@@ -303,8 +303,8 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
             return
 
 
-def _ordered(select: str, *, newest: bool) -> str:
-    return select.replace("ORDER BY at, prediction_id", "ORDER BY at DESC, prediction_id DESC") if newest else select
+def _order(*, newest: bool) -> str:
+    return " ORDER BY at DESC, prediction_id DESC LIMIT " if newest else " ORDER BY at, prediction_id LIMIT "
 
 
 class _Sqlite:
@@ -314,7 +314,7 @@ class _Sqlite:
         ON CONFLICT (prediction_id) DO NOTHING"""  # noqa: S608 - made of this module's constants
     # one step of the database for many rows: each step waits for its turn with the threads that answer
     INSERT_MANY = INSERT.replace(PLACES, ", ".join([PLACES] * TOGETHER))
-    SELECT = f"SELECT {COLUMNS} FROM predictions ORDER BY at, prediction_id LIMIT ?"  # noqa: S608 - the same
+    SELECT = f"SELECT {COLUMNS} FROM predictions"  # noqa: S608 - the same
     HINT = "Give a SQLite file, or a new one, that this user may write, in a folder that exists."
     refusals = (sqlite3.DataError, sqlite3.IntegrityError)  # raised for rows never taken; whatever else may pass
 
@@ -361,7 +361,8 @@ class _Sqlite:
             self._connection = connection = self._connect("rw")
             found = connection.execute(self.EXISTS).fetchone()[0]
             _check(connection.execute(VERSION).fetchone() if found else None, self._url)
-            yield from connection.execute(_ordered(self.SELECT, newest=newest), (-1 if limit is None else limit,))
+            select = self.SELECT + _order(newest=newest) + "?"
+            yield from connection.execute(select, (-1 if limit is None else limit,))
 
     def close(self) -> None:
         if self._connection:
@@ -395,7 +396,7 @@ class _Postgres:
         ON CONFLICT (prediction_id) DO NOTHING"""  # noqa: S608 - made of this module's constants
     SELECT = """SELECT prediction_id, request_id, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
         model, digest, features::text, answer::text, flags::text, latency_ms, client
-        FROM predictions ORDER BY at, prediction_id LIMIT %s"""
+        FROM predictions"""
     HINT = "Check user, password, host, port and database, that the server runs, and that this user may create tables."
 
     def __init__(self, url: str) -> None:
@@ -438,7 +439,7 @@ class _Postgres:
             found = connection.execute(self.EXISTS).fetchone()[0]
             _check(connection.execute(VERSION).fetchone() if found else None, self._shown)
             with connection.transaction(), connection.cursor(name="ketch") as cursor:  # by pages, not all at once
-                yield from cursor.execute(_ordered(self.SELECT, newest=newest), (limit,))
+                yield from cursor.execute(self.SELECT + _order(newest=newest) + "%s", (limit,))
 
     def close(self) -> None:
         if self._connection is not None:

@@ -1,13 +1,13 @@
-"""The contract of an adapter, as tests to inherit.
+"""The contracts of an adapter and of a target, as tests to inherit.
 
-    class TestToy(AdapterContract):
-        adapter = ketch_toy
+    class TestToy(AdapterContract):             class TestShelf(TargetContract):
+        adapter = ketch_toy                         target = ketch_shelf.TARGET
 
-        def make_model(self): ...
+        def make_model(self): ...                   def make_bundle(self): ...
         def make_rows(self): ...
         def ask(self, model, rows): ...
 
-pytest then runs every test of this class against that adapter. `docs/adapters.md` shows a whole one.
+pytest then runs every test of such a class. `docs/adapters.md` and `docs/deploy/own.md` show whole ones.
 """
 
 import json
@@ -15,8 +15,9 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -24,11 +25,13 @@ from typing import Any, Final
 from ketch import bundle, code
 from ketch.adapters import Adapter, Knowledge, Raw, Runner, adapter_for
 from ketch.codec import Table, columns_of
+from ketch.deploy import Shipment, estimate, prices, settled
 from ketch.errors import KetchError
 from ketch.pack import Options, Packed, compose, first_object, read_table
 from ketch.predict import Predictor
 from ketch.schema import Columns, Field
 from ketch.schema.checks import Checker
+from ketch.steps import Got, Plan, Secret, first
 
 Row = Mapping[str, object]
 TASKS: Final = frozenset({"binary", "multiclass", "regression", "cluster", "outlier"})
@@ -260,6 +263,136 @@ class AdapterContract:
 
     def _options(self) -> Options:
         return Options(target="target", **self.options)
+
+
+# ---- targets -----------------------------------------------------------------------------------------
+
+
+class TargetContract:
+    """What every target keeps: inherit it as `class TestX(TargetContract)` and define the first two.
+
+    `options` are given to every plan of the tests.
+    """
+
+    target: Any
+    options: Mapping[str, Any] = {}
+    name = "churn-trial"
+
+    def make_bundle(self) -> bytes:
+        """Give the bytes of a bundle."""
+        raise NotImplementedError
+
+    # ---- the tests ----------------------------------------------------------------------------------
+
+    def test_a_plan_is_made_without_asking_anybody_and_is_the_same_every_time(self) -> None:
+        """Names and options say what is to be done; a plan is shown before anybody is asked."""
+        asked: list[str] = []
+        with _listening(asked):
+            one, other = self._plans(), self._plans()
+        expect(not asked, f"a plan asks: {asked[:3]}")
+        expect(list(map(_described, one)) == list(map(_described, other)), "two plans of the same differ")
+        expect(
+            [each.files for each in one] == [each.files for each in other], "two plans of the same write other files"
+        )
+
+    def test_steps_have_names_of_their_own_and_build_on_earlier_ones(self) -> None:
+        """What a step needs, an earlier one has given."""
+        for plan in self._plans():
+            known: set[str] = set()
+            for step in plan.steps:
+                expect(step.name not in known, f"two steps are called {step.name}")
+                expect(bool(step.title), f"{step.name} says what it does")
+                for call in (step.look, step.call):
+                    missing = {got.step for got in _references(call)} - known - {step.name}
+                    expect(not missing, f"{step.name} needs {sorted(missing)}, which no earlier step gives")
+                known.add(step.name)
+
+    def test_a_plan_tells_no_secret(self) -> None:
+        """The key stands in no file, no call that is shown, and no note."""
+        shipped = self._shipment()
+        plan = self.target.plan(shipped, self._options())
+        key = str.__str__(shipped.key)
+        told = json.dumps(_described(plan)) + "".join(plan.notes) + repr(plan)
+        expect(key not in told, "the key is shown")
+        expect(not [path for path, data in plan.files.items() if key.encode() in data], "the key stands in a file")
+
+    def test_what_runs_is_asked_for_its_golden_predictions_last(self) -> None:
+        """A deployment is done when the live address answers right."""
+        plan = self.target.plan(self._shipment(), self._options())
+        if plan.steps:
+            expect(plan.steps[-1].name == "smoke", f"the last step is {plan.steps[-1].name}, not smoke")
+
+    def test_what_is_used_has_a_price_in_the_table(self) -> None:
+        """The estimate of a month leaves nothing out."""
+        plan = self.target.plan(self._shipment(), self._options())
+        unknown = [each.what for each in estimate(plan.uses, prices()).lines if each.dollars is None]
+        expect(not unknown, f"without a price: {unknown}")
+
+    def test_options_are_told_and_held_to_their_choices(self) -> None:
+        """Every option has a help and a default that it takes; others are refused in words."""
+        for option in self.target.options:
+            expect(bool(option.help), f"{option.name} has no help")
+            fits = not option.choices or not option.default or option.default in option.choices
+            expect(fits, f"{option.name} does not take its own default")
+        problem = _refusal(lambda: settled(self.target, {"no such option": 1}))
+        expect(bool(problem and problem.hint), "an option that is none is not refused")
+
+    def test_questions_only_ask(self) -> None:
+        """Status, logs and doctor are questions, each with a title."""
+        for verb in ("status", "logs", "doctor"):
+            way = getattr(self.target, verb)
+            for question in way(self.name, self._options()) if way else ():
+                expect(bool(question.title), f"--{verb} asks something without saying what")
+                json.dumps(question.call.sent())
+
+    def _options(self) -> dict[str, Any]:
+        return settled(self.target, self.options)
+
+    def _shipment(self) -> Shipment:
+        data = self.make_bundle()
+        key = Secret("key-that-nobody-must-see")
+        return Shipment(self.name, bundle.read(data, "contract"), data, key)
+
+    def _plans(self) -> list[Plan]:
+        made = [self.target.plan(self._shipment(), self._options())]
+        ways = [self.target.rollback, self.target.destroy]
+        return [*made, *(way(self.name, self._options()) for way in ways if way)]
+
+
+@contextmanager
+def _listening(asked: list[str]) -> Iterator[None]:
+    """Note every connection and every program begun."""
+    begins = ("socket.connect", "subprocess.Popen", "os.system")
+    open_ears = [True]
+
+    def hear(event: str, details: Any) -> None:
+        if open_ears and event in begins:
+            asked.append(f"{event} {details}")
+
+    sys.addaudithook(hear)  # for good: it can only be told not to listen any more
+    try:
+        yield
+    finally:
+        open_ears.clear()
+
+
+def _described(plan: Plan) -> list[object]:
+    calls = [(step.name, step.title, first(step), step.look) for step in plan.steps]
+    return [[name, title, *(each and each.sent() for each in both)] for name, title, *both in calls]
+
+
+def _references(value: Any) -> Iterator[Got]:
+    if isinstance(value, Got):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _references(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _references(each)
+    elif is_dataclass(value):
+        for each in fields(value):
+            yield from _references(getattr(value, each.name))
 
 
 def expect(condition: bool, message: str) -> None:

@@ -13,9 +13,10 @@ from ketch.bundle import Bundle
 from ketch.cli import note, options, settle, settle_trust, trust_option
 from ketch.cli.completion import bundles_and_references
 from ketch.cli.terminal import busy, json_option, tell, wants_json
-from ketch.export import Project, project, require_empty, write
+from ketch.export import Project, project
 from ketch.predict import fetch, fetch_bundle, signer_of
 from ketch.settings import Settings
+from ketch.steps.files import require_empty, write
 
 NAMES: Final = {"flask": "Flask", "fastapi": "FastAPI"}
 

@@ -1,35 +1,31 @@
 """The eject button: a bundle, made into a plain project with no Ketch in it.
 
-bundle --*project*--> Project (files by path) --*write*--> folder
+bundle --*project*--> Project (files by path) --*steps.files.write*--> folder
 
 Names, categories and all other words of a model stand in JSON files, which its programs read. What enters a program, a
-Dockerfile or a page of text is held against `HARMLESS` first, letter by letter.
+Dockerfile or a page of text is held against the letters of `TEMPLATES` first.
 """
 
-import functools
 import importlib
-import importlib.resources
 import json
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-import jinja2
 import msgspec
 
 from ketch import lock
-from ketch.adapters import Raw
 from ketch.bundle import Bundle
-from ketch.errors import BundleError, CorruptBundle, InputError, KetchError, NotAnswerable
+from ketch.errors import BundleError, CorruptBundle, KetchError
 from ketch.lock import Environment
-from ketch.page import broken, example_row, row_schema, spelled
-from ketch.predict import Limits, Predictor
-from ketch.schema import Answer, Columns, Field
+from ketch.page import answered, broken, example_row, row_schema, spelled, whole
+from ketch.predict import Limits
+from ketch.schema import Field
 from ketch.schema.checks import Checker
+from ketch.steps.templates import Templates
 
 SIBLINGS: Final = {"plain": "ketch.export.plain", "training": "ketch.export.training"}
 SERVICES: Final[Mapping[str, tuple[str, ...]]] = {  # what the service needs beside what the model needs
@@ -57,16 +53,16 @@ OF_SERVICE: Final = {
     },
     "fastapi": {"service.py": "fastapi.py", "tests/conftest.py": "conftest_fastapi.py"},
 }
-HARMLESS: Final = re.compile(r"[A-Za-z0-9 ._+=-]*", re.ASCII)
+TEMPLATES: Final = Templates(
+    "ketch.export",
+    re.compile(r"[A-Za-z0-9 ._+=-]*", re.ASCII),
+    "program",
+    CorruptBundle,
+    "Pack the model again.",
+)
 OWN_MARK: Final = "# Written by `ketch export`.\n"
 
 Freeze = Callable[[Environment, str], Mapping[str, bytes]]
-
-
-class Code(str):
-    """A piece of a program that stands in this room, and not in a bundle."""
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -137,54 +133,11 @@ def composed(opened: Bundle, plain: Plain, *, service: str = "flask", freeze: Fr
         "train": "train.py" in trained,
         "train_requirements": "requirements-train.txt" in trained,
     }
-    files = {path: rendered(template, told) for path, template in (WRITTEN | OF_SERVICE[service]).items()}
+    files = {path: TEMPLATES.rendered(template, told) for path, template in (WRITTEN | OF_SERVICE[service]).items()}
     files |= {path: _json(value) for path, value in _described(opened, plain).items()}
     files |= {f"model/{each.name}": each.data for each in plain.files}
     files |= {**_installed(needed, locked, told), **trained}
     return Project(opened.manifest.name, dict(sorted(files.items())), notes)
-
-
-# ---- programs and pages of text ----------------------------------------------------------------------
-
-
-def rendered(template: str, told: Mapping[str, Any]) -> bytes:
-    """Fill in a template of this room; what comes from a bundle must be harmless there.
-
-    Raises:
-        CorruptBundle: it is not.
-    """
-    return _environment_of_templates().get_template(f"{template}.jinja").render(**told).encode()
-
-
-@functools.cache
-def _environment_of_templates() -> jinja2.Environment:
-    return jinja2.Environment(  # noqa: S701 (no HTML: nothing that would have to be escaped passes `harmless`)
-        loader=jinja2.FunctionLoader(_template),
-        variable_start_string="<<",
-        variable_end_string=">>",
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=harmless,
-    )
-
-
-def _template(name: str) -> str:
-    return importlib.resources.files("ketch.export").joinpath("templates", name).read_text("utf-8")
-
-
-def harmless(value: object) -> str:
-    """Give what may stand in any program or page of text as it is.
-
-    Raises:
-        CorruptBundle: it holds letters that could mean something there.
-    """
-    if isinstance(value, Code):
-        return value
-    if type(value) in {int, float} or (isinstance(value, str) and HARMLESS.fullmatch(value)):
-        return str(value)
-    raise CorruptBundle(f"{str(value)[:60]!r} cannot stand in a program", hint="Pack the model again.")
 
 
 # ---- what programs read ------------------------------------------------------------------------------
@@ -198,7 +151,7 @@ def _described(opened: Bundle, plain: Plain) -> dict[str, object]:
     contract, dialect = opened.contract, {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     told = {
         "name": opened.manifest.name,
-        "answer": _answer(contract.answer),
+        "answer": whole(contract.answer),
         "fields": [_field(each) for each in contract.fields],
         "columns": plain.columns,
     }
@@ -214,10 +167,6 @@ def _described(opened: Bundle, plain: Plain) -> dict[str, object]:
     }
 
 
-def _answer(answer: Answer) -> dict[str, object]:
-    return {**msgspec.structs.asdict(answer), "parts": [_answer(each) for each in answer.parts]}
-
-
 def _field(each: Field) -> dict[str, object]:
     told: dict[str, object] = {"name": each.name, "type": each.type, "required": each.required}
     return told | {name: value for name, value in msgspec.to_builtins(each).items() if name not in told}
@@ -229,22 +178,10 @@ def golden(opened: Bundle) -> list[dict[str, object]]:
     Raises:
         BundleError: there are none.
     """
-    found = opened.golden
-    scores: Any = found.scores
-    answers = Predictor(opened, _nobody).answer(Raw(found.labels, found.probabilities, scores), single=False)
-    checker = Checker(opened.contract.fields)
-    listed: list[dict[str, object]] = []
-    for row, values in zip(found.rows, zip(*answers.columns.values(), strict=True), strict=True):
-        sent = {each.name: row[each.name] for each in opened.contract.fields if row.get(each.name) is not None}
-        if not checker({name: [value] for name, value in sent.items()}, 1).faults:
-            listed.append({"row": sent, "answer": dict(zip(answers.columns, values, strict=True))})
+    listed = answered(opened, Checker(opened.contract.fields))
     if not listed:
         raise BundleError(f"{opened.manifest.name} has no row to test with", hint="Pack the model again.")
-    return listed
-
-
-def _nobody(columns: Columns, n: int) -> Raw:
-    raise NotAnswerable("Only golden answers are at hand", hint="Ask the service.")
+    return [{"row": each.row, "answer": each.answer} for each in listed]
 
 
 # ---- what is installed -------------------------------------------------------------------------------
@@ -277,7 +214,7 @@ def _installed(needed: Environment, locked: Mapping[str, bytes], told: Mapping[s
     pins = "requirements.in" if locked else "requirements.txt"
     listed = {pins: needed.requirements, "requirements-dev.txt": TOOLS, "requirements-page.txt": PAGE}
     lines = {name: "".join(f"{each}\n" for each in requirements).encode() for name, requirements in listed.items()}
-    return {**own, **lines, "pyproject.toml": head + rendered("tools.toml", told)}
+    return {**own, **lines, "pyproject.toml": head + TEMPLATES.rendered("tools.toml", told)}
 
 
 def _signed(data: bytes) -> bytes:
@@ -290,41 +227,3 @@ def _pyproject(needed: Environment, name: str) -> bytes:
     head = ["[project]", f"name = {json.dumps(f'{name}-service')}", 'version = "0"']
     head += [f'requires-python = ">={needed.python}"', f"dependencies = [\n{requirements}]"]
     return (OWN_MARK + "\n".join([*head, "", "[tool.uv]", "package = false", ""])).encode()
-
-
-# ---- the folder --------------------------------------------------------------------------------------
-
-
-def require_empty(folder: Path) -> None:
-    """Refuse a folder in which something is.
-
-    Raises:
-        InputError: something is there.
-    """
-    try:
-        taken = folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir())))
-    except OSError as error:
-        raise InputError(f"{folder} cannot be read: {error.strerror}", hint="Choose another with -o.") from None
-    if taken:
-        raise InputError(f"{folder} holds something else", hint="Choose a folder that is empty or not there, with -o.")
-
-
-def write(files: Mapping[str, bytes], folder: Path) -> None:
-    """Write files to a folder that is empty or not there yet; they appear in it when all of them are whole.
-
-    Raises:
-        InputError: something is there, or it cannot be written.
-    """
-    require_empty(folder)
-    part = folder / ".part"
-    try:
-        for name, data in files.items():
-            path = part / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        for path in sorted(part.iterdir()):
-            path.rename(folder / path.name)
-        part.rmdir()
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise InputError(f"{folder} cannot be written: {error.strerror}", hint="Choose another with -o.") from None

@@ -5,18 +5,21 @@ bundle --*read*--> Plain
 
 import importlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from ketch import code, lock, trust
 from ketch.adapters import KNOWN, Adapter, Input, Inputs
+from ketch.adapters.sklearn import ENSEMBLES, flatten
+from ketch.adapters.tables import NUMERIC
 from ketch.bundle import Bundle
 from ketch.errors import CorruptBundle, UnsupportedModel
-from ketch.export import Code, ModelFile, Plain
+from ketch.export import ModelFile, Plain
+from ketch.predict import open_parts
 from ketch.schema import NAME, is_missing, plain
+from ketch.steps.templates import Code
 
-ENSEMBLES: Final = ("catboost", "lightgbm", "xgboost")
 PICKLES: Final = frozenset({"joblib", "pickle"})
 TOGETHER: Final = PICKLES | {"skops"}  # of which a model may have several files
 OPENED_BY: Final[Mapping[str, tuple[str, ...]]] = {  # format -> what the program imports for it
@@ -57,7 +60,6 @@ ASK: Final = {
     "catboost, number": Code('MODEL.predict(given, prediction_type="RawFormulaVal", thread_count=1)'),
 }
 LONGEST: Final = 40  # letters of a file's name
-NUMERIC: Final = frozenset({"number", "integer", "boolean"})
 STAY: Final = (
     "Serve it with ketch serve: export takes models of scikit-learn, XGBoost, LightGBM and CatBoost, and no other code."
 )
@@ -71,13 +73,13 @@ def read(opened: Bundle, *, home: Path) -> Plain:
         TrustError, ModelError: it must not, or cannot, be opened here.
     """
     form = _require_plain(opened)
-    parts = _open(opened, home)
+    parts = open_parts(opened, home=home)
     adapter: Adapter = importlib.import_module(KNOWN[opened.manifest.adapter])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = adapter.join(parts)
         given = adapter.inputs(model, opened.contract.fields)
-    objects = [*_flat(parts)]
+    objects = [*flatten(parts)]
     facts = {
         "format": form,
         "saved": SAVED[form],
@@ -117,30 +119,6 @@ def _require_plain(opened: Bundle) -> str:
             hint="Save them together with joblib.dump((vectorizer, model), path), and pack that.",
         )
     return forms.pop()
-
-
-def _open(opened: Bundle, home: Path) -> list[object]:
-    manifest = opened.manifest
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # versions are pinned, and golden answers decide
-        return code.open_parts(
-            opened.originals,
-            opened.code,
-            home=home,
-            name=manifest.name,
-            python=manifest.versions.get("python", ""),
-            signed=bool(opened.signed_by),
-        )
-
-
-def _flat(parts: object) -> Iterator[object]:
-    if isinstance(parts, Mapping):
-        parts = list(parts.values())
-    if not isinstance(parts, list | tuple):
-        yield parts
-        return
-    for part in parts:
-        yield from _flat(part)
 
 
 def _files(opened: Bundle) -> tuple[ModelFile, ...]:

@@ -198,6 +198,16 @@ def require_known(needed: Environment, locked: bytes | None, which: str) -> None
     sibling("isolated").require_known(needed, locked, which)
 
 
+def lines(locked: bytes) -> list[str]:
+    """Give the lines of a requirements.txt with hashes: NAME==VERSION ; MARKER --hash=sha256:…, and nothing else.
+
+    Raises:
+        LockError: a line is in no form that is taken from a bundle.
+    """
+    found: list[str] = sibling("isolated").checked(locked)
+    return found
+
+
 # ---- uv --------------------------------------------------------------------------------------------
 
 
@@ -219,7 +229,7 @@ def uv(words: Sequence[str], *, python: str, folder: Path, environ: Mapping[str,
     Raises:
         LockError: it does not succeed; NotInstalled: it is missing.
     """
-    program = _uv_program()
+    program = uv_program()
     done = subprocess.run(
         [
             program,
@@ -242,7 +252,12 @@ def uv(words: Sequence[str], *, python: str, folder: Path, environ: Mapping[str,
     return done.stdout
 
 
-def _uv_program() -> str:
+def uv_program() -> str:
+    """Give where uv is.
+
+    Raises:
+        NotInstalled: it is missing.
+    """
     try:
         found: str = extras.load("uv").find_uv_bin()
     except (NotInstalled, FileNotFoundError) as error:

@@ -36,7 +36,7 @@ KNOWN: Final = frozenset(
 
 def require_known(needed: Environment, locked: bytes | None, which: str) -> None:
     """Refuse what is neither well known nor one of Ketch's own requirements; see `ketch.lock.require_known`."""
-    wanted = _names([*needed.requirements, *(_checked(locked) if locked else ())])
+    wanted = _names([*needed.requirements, *(checked(locked) if locked else ())])
     if strangers := sorted(wanted - KNOWN - own_distributions()):
         name, _, identity = which.partition(";")
         raise TrustError(
@@ -51,7 +51,7 @@ def _names(requirements: Iterable[str]) -> set[str]:
 
 def interpreter(needed: Environment, locked: bytes | None, *, home: Path, environ: Mapping[str, str]) -> Path:
     """Give the Python of the environment; see `ketch.lock.interpreter`."""
-    lines = _checked(locked) if locked and _is_for_here() else None
+    lines = checked(locked) if locked and _is_for_here() else None
     if lines and (missing := _names(needed.requirements) - _names(lines)):
         again = "".join(f" --extra {each}" for each in needed.extras)
         raise LockError(
@@ -77,7 +77,8 @@ def _is_for_here() -> bool:
     return platform.system() == "Linux" and platform.machine() in {"x86_64", "aarch64"}
 
 
-def _checked(locked: bytes) -> list[str]:
+def checked(locked: bytes) -> list[str]:
+    """Give the lines of a lock; see `ketch.lock.lines`."""
     text = locked.decode("utf-8", "replace").replace("\\\n", " ")
     lines = [" ".join(line.split()) for line in text.splitlines() if not line.lstrip().startswith("#")]
     lines = [line for line in lines if line]

@@ -25,6 +25,7 @@ HEALTH: Final = {b"/health/live": False, b"/health/ready": True}  # path -> whet
 VARYING: Final = frozenset({b"content-length", b"traceparent", b"tracestate", b"x-request-id"})
 NOBODY: Final = Manner.of_nobody()
 LINGER: Final = 1.0  # seconds
+FIRST: Final = 1.0  # seconds that a connection may still be silent when the end has begun
 VERSIONS: Final = frozenset({"1.0", "1.1"})  # of HTTP; the parser knows others, the server does not
 IDLE, READING, ANSWERING, WRITING = range(4)
 
@@ -242,6 +243,7 @@ class Front(HttpToolsProtocol):
         self.told: list[tuple[bytes, bytes]] = []  # the headers of the last question, and how it was taken
         self.model, self.manner = "", NOBODY
         self.looked, self.left = IDLE, 0
+        self.expected = False
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection, unless there are too many."""
@@ -340,6 +342,7 @@ class Front(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note the end of a request."""
+        self.head = 0  # what came behind the body was part of it: a request is answered once
         if self.parser.should_upgrade():
             return
         self.in_body = False
@@ -383,6 +386,9 @@ class Front(HttpToolsProtocol):
         """End the connection after what is being asked or answered on it."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
+        elif self.cycle is None and not self.expected:  # it was just begun: its first request is on the way
+            self.expected = True
+            self.loop.call_later(FIRST, self.shutdown)
         elif not self.head:  # else a request is just arriving; its answer will end the connection
             self.transport.close()
             self.loop.call_later(LINGER, self.transport.abort)  # by https, the other side may never say goodbye

@@ -112,23 +112,18 @@ def asset(service: Service, call: Call) -> Response:
     name = call.request.path.rpartition("/")[2]
     if name == "start.js":
         return Response(200, START_SWAGGER, "text/javascript; charset=utf-8", PAGE)
-    return Response(200, _asset(name), ASSETS[name] + "; charset=utf-8", PAGE)
+    return Response(200, _file("ketch.serve", "swagger", name), ASSETS[name] + "; charset=utf-8", PAGE)
 
 
 def site(service: Service, call: Call) -> Response:
     """Give one file of the page at /."""
     name = call.request.path.rpartition("/")[2]
-    return Response(200, _site(name), SITE[name] + "; charset=utf-8", PAGE)
+    return Response(200, _file("ketch.page", "site", name), SITE[name] + "; charset=utf-8", PAGE)
 
 
 @functools.cache
-def _asset(name: str) -> bytes:
-    return importlib.resources.files("ketch.serve").joinpath("swagger", name).read_bytes()
-
-
-@functools.cache
-def _site(name: str) -> bytes:
-    return importlib.resources.files("ketch.page").joinpath("site", name).read_bytes()
+def _file(package: str, folder: str, name: str) -> bytes:
+    return importlib.resources.files(package).joinpath(folder, name).read_bytes()
 
 
 TOLD: Final = {**PAGE, "Vary": "Accept-Language"}

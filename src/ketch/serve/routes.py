@@ -110,7 +110,7 @@ class Service:
         self.safe = safe_headers(guarded=guard.guarded, tls=False)
         self.log, self.max_body, self.queue = log, max_body, queue
         self.clock = clock
-        self.draining = False
+        self.draining, self._logged = False, (0, 0)
         self.watchers: list[Callable[[Done], None]] = []
         self.usual: Callable[..., None] | None = None  # told of the front's usual answers, where the watchers are not
         self.shadow: Callable[[Line, Call, Rows, Results, float], None] | None = None
@@ -127,6 +127,15 @@ class Service:
         self.totals: Callable[[], Mapping[Series, Sequence[float]]] = memory.totals
         for line, role, predictor in self.lineup.all():
             self.show(line, role, predictor)
+
+    def count_log(self) -> None:
+        """Count what the log has written and dropped since the last time."""
+        if self.log is None:
+            return
+        known = (self.log.written, self.log.dropped)
+        for outcome, many, before in zip(("written", "dropped"), known, self._logged, strict=True):
+            self.metrics.count("ketch_log_records", many - before, outcome=outcome)
+        self._logged = known
 
     def show(self, line: Line, role: str, predictor: Predictor, value: float = 1.0) -> None:
         """Say among the metrics that a version is served, or no longer."""

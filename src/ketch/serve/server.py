@@ -1,6 +1,8 @@
 """The server: its socket, the front and the Flask app behind it, its workers, and how it ends."""
 
 import asyncio
+import contextlib
+import ipaddress
 import logging
 import math
 import os
@@ -37,6 +39,7 @@ from ketch.settings import home as home_of
 logger = logging.getLogger(__name__)
 THREADS: Final = 10  # that run the Flask app, for all that the front does not answer
 TOKEN_KEYS: Final = 5.0  # seconds that a worker waits for the issuer of tokens before it is ready without
+LAST: Final = 0.1  # seconds in which a server that ends lets in who waits
 GRACE: Final = 5.0  # seconds beyond deadline and drain that a worker may take to end
 
 
@@ -71,6 +74,7 @@ class Server(uvicorn.Server):
             for desk in self.hall.desks.values():
                 desk.metrics.gauge("ketch_connections", len(self.server_state.connections))
                 desk.metrics.gauge("ketch_waiting", desk.waiting)
+            self.hall.service.count_log()
         ends = await super().on_tick(counter)
         if counter % 10 == 0:
             self.hall.date = b"".join(b"%b: %b\r\n" % pair for pair in self.server_state.default_headers)
@@ -87,6 +91,8 @@ class Server(uvicorn.Server):
             if self.leaves and not self.server_state.connections:
                 break
             await asyncio.sleep(0.02)
+        if sys.platform == "linux" and not self.leaves:
+            await self._close_the_queue(sockets or ())
         grace = self.config.timeout_graceful_shutdown or 0
         await asyncio.gather(super().shutdown(sockets), *(each.stop(grace) for each in self.beside))
         for connection in [*self.server_state.connections]:  # who has not gone by now
@@ -94,6 +100,12 @@ class Server(uvicorn.Server):
         await asyncio.sleep(0)
         for desk in self.hall.desks.values():
             desk.hand_over()
+
+    async def _close_the_queue(self, sockets: Sequence[socket.socket]) -> None:
+        """Let in who waits before the door, and nobody behind them: a socket that closes resets who was not let in."""
+        for each in sockets:
+            turn_away(each)
+        await asyncio.sleep(LAST)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Finish what is in flight; a second signal does not wait."""
@@ -120,6 +132,20 @@ def listen(host: str, port: int, flags: str = "--port or --host") -> socket.sock
             f"{host}:{port} cannot be listened on: {reason}", hint=f"Choose another with {flags}."
         ) from None
     return opened
+
+
+def turn_away(listening: socket.socket) -> None:
+    """Refuse who knocks from now on; those already on their way in still come in.
+
+    The socket hears one network device alone from here on, one by which nobody calls: Linux lets any user say so, where
+    filters of packets may be denied. Who calls a socket of all devices from its own machine still comes in.
+    """
+    if sys.platform == "linux":
+        inside = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
+        others = [name for _, name in socket.if_nameindex() if (name == "lo") is not inside]
+        with contextlib.suppress(OSError):  # where it is denied, a few may be reset
+            if others:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, others[0].encode())
 
 
 @dataclass
@@ -374,8 +400,8 @@ def _work(plan: Plan, place: Any) -> None:
     try:
         door("Worker")(place, service, server, plan.open_again).run(plan.sockets)
     finally:
-        for outcome, many in zip(("written", "dropped"), plan.close(), strict=True):
-            service.metrics.count("ketch_log_records", many, outcome=outcome)
+        plan.close()
+        service.count_log()
 
 
 def serve_model(model: Any, *, background: bool, host: str, port: int, keys: tuple[str, ...]) -> str:
