@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test packing service notebook pages soak lint fix docs pictures bench clean
+.PHONY: demo test packing service notebook pages ship conformance soak lint fix docs pictures bench clean
 
 demo: $(VENV)/.demo  ## see the whole road on an example
 	$(BIN)/ketch demo
@@ -24,6 +24,12 @@ notebook: $(VENV)/.dev  ## the long tests of scripts from notebooks: both are ru
 pages: $(VENV)/.dev  ## the long tests of the pages for people, in a real browser
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m pages --ignore tests/pages/test_pace.py
 	$(BIN)/python -m pytest -q -s -m pages tests/pages/test_pace.py
+
+ship: $(VENV)/.dev  ## the long tests of images and clouds: containers are built and run; they start dockerd if none answers
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m ship
+
+conformance: $(VENV)/.dev  ## large programs of vendors, and images of one model beside others'; writes docs/conformance.md
+	$(BIN)/python -m pytest -q -m conformance
 
 soak: $(VENV)/.dev  ## the same for hours
 	$(BIN)/python -m pytest -q -m soak --timeout 7200

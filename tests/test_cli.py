@@ -146,6 +146,7 @@ ERRORS: dict[str, tuple[list[str], str]] = {  # what is wrong -> the command, a 
 }
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("what", ERRORS)
 def test_a_user_error_is_told_in_four_lines_with_a_remedy(shop: Path, what: str) -> None:
     words, remedy = ERRORS[what]
@@ -202,6 +203,7 @@ def test_trust_opens_the_one_file_it_names(shop: Path, tmp_path: Path) -> None:
     assert "needs --trust" in elsewhere.stdout
 
 
+@pytest.mark.service
 def test_the_store_keeps_versions_and_aliases(shop: Path, tmp_path: Path) -> None:
     def run(*words: str) -> str:
         done = ketch(*words, home=tmp_path / "home", cwd=tmp_path)

@@ -865,6 +865,7 @@ MODEL = """
 """
 
 
+@pytest.mark.service
 def test_a_python_file_packs_and_serves(home: Path, tmp_path: Path) -> None:
     folder = write(tmp_path / "made", model=MODEL, helpers="def base(x): return 10 * x\n")
     told = command("pack", "model.py", home=home, cwd=folder)

@@ -184,6 +184,7 @@ def assert_gone(out: str) -> None:
         assert asking.connect_ex(("127.0.0.1", port)) != 0
 
 
+@pytest.mark.service
 def test_the_story_is_told_step_by_step_and_ends_well(told: Told) -> None:
     assert (told.code, told.err) == (0, "")
     assert re.findall(r"^(\d)\. ", told.out, re.MULTILINE) == list("1234567")
@@ -201,6 +202,7 @@ def test_the_story_is_told_step_by_step_and_ends_well(told: Told) -> None:
     assert "\x1b" not in told.out
 
 
+@pytest.mark.service
 def test_every_command_shown_is_in_the_readme(told: Told) -> None:
     readme = (EXAMPLE / "README.md").read_text("utf-8")
     for command in commands(told.out)[1:]:
@@ -208,12 +210,14 @@ def test_every_command_shown_is_in_the_readme(told: Told) -> None:
         assert f"    {by_hand}\n" in readme
 
 
+@pytest.mark.service
 def test_the_bundle_is_left_and_nothing_else(told: Told) -> None:
     assert [path.name for path in told.folder.iterdir()] == ["churn.ketch"]
     assert list((told.folder.parent / "tmp").iterdir()) == []
     assert_gone(told.out)
 
 
+@pytest.mark.service
 def test_the_bundle_answers_as_the_pickled_model_does(
     told: Told, interrupted: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +237,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in {"customerid", "email"}} for row in rows]
 
 
+@pytest.mark.service
 def test_an_interrupted_story_leaves_no_server(interrupted: Told) -> None:
     assert interrupted.code != 0
     if os.name != "nt":
@@ -241,6 +246,7 @@ def test_an_interrupted_story_leaves_no_server(interrupted: Told) -> None:
         assert_gone(interrupted.out)
 
 
+@pytest.mark.service
 def test_the_example_in_the_repository_is_what_the_demo_keeps(interrupted: Told) -> None:
     kept = {path.name: path.read_bytes() for path in interrupted.folder.iterdir() if path.name not in MADE}
     committed = {path.name: path.read_bytes() for path in EXAMPLE.iterdir() if path.name not in MADE}
@@ -312,6 +318,7 @@ def decisions(folder: Path) -> list[dict[str, Any]]:
         return [dict(row) for row in db.execute("SELECT * FROM customers")]
 
 
+@pytest.mark.service
 def test_marketing_writes_down_what_the_service_answered(service: str, told: Told, tmp_path: Path) -> None:
     code, out, err = market(tmp_path, service)
     assert (code, err) == (0, "")
@@ -331,6 +338,7 @@ def test_marketing_writes_down_what_the_service_answered(service: str, told: Tol
     assert {row["decision"] for row in decided} == {"send e-mail", "no e-mail"}
 
 
+@pytest.mark.service
 def test_marketing_asks_again_when_run_again(service: str, tmp_path: Path) -> None:
     market(tmp_path, service)
     with closing(sqlite3.connect(tmp_path / "customers.db")) as db, db:

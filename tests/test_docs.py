@@ -24,7 +24,7 @@ from ketch.settings import TABLE
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-WRITTEN = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+WRITTEN = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("deploy/*.md"))]
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXECUTED = [path for path in WRITTEN if BLOCK.search(path.read_text("utf-8"))]
 # what a document finds in its folder because another document has made it
@@ -141,15 +141,22 @@ def environ(folder: Path, port: str) -> dict[str, str]:
 
 
 LONG = {  # which start one server after another, or pack many models
-    *("adapters.md", "card.md", "client.md", "explain.md", "git.md", "guard.md", "small.md"),
-    *("code.md", "observed.md", "pack.md", "protocols.md", "serve.md", "sign.md", "start.md", "README.md"),
+    *("adapters.md", "card.md", "client.md", "explain.md", "export.md", "git.md", "guard.md", "small.md"),
+    *("code.md", "observed.md", "pack.md", "protocols.md", "serve.md", "sign.md", "start.md", "ui.md", "README.md"),
 }
+
+
+SHIPS = {"image.md"}  # which fetch wheels
+
+
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.ship] if name in SHIPS else [pytest.mark.service] if name in LONG else []
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "document",
-    [pytest.param(each, marks=[pytest.mark.service] if each.name in LONG else []) for each in EXECUTED],
+    [pytest.param(each, marks=marks(each.name)) for each in EXECUTED],
     ids=lambda path: path.name,
 )
 def test_what_a_document_says_to_do_works_and_shows_what_it_shows(document: Path, tmp_path: Path) -> None:

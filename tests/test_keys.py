@@ -359,6 +359,7 @@ def ketch(home: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess
     return done
 
 
+@pytest.mark.service
 def test_the_whole_life_of_a_key(path: Path, tmp_path: Path) -> None:
     home, elsewhere = path.parent, tmp_path / "etc" / "shop.keys"
     made = ketch(home, "new", "shop", "--for", "calling", "--scope", "predict", "--expires", "90d")

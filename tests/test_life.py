@@ -197,7 +197,7 @@ def test_an_order_to_stop_drains(slowly: Path, tmp_path: Path) -> None:
             each.join()
         assert [status for status, _, _ in late] == [200, 200]
         assert server.process.wait(10) == 0
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 5  # a knock that was not heard is repeated after a second
 
 
 def refuses(port: int) -> bool:

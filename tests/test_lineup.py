@@ -121,6 +121,7 @@ def test_a_shadow_is_asked_and_only_recorded(shop: Shop, tmp_path: Path) -> None
     assert len({each.request_id for each in records}) == 5
 
 
+@pytest.mark.service
 @settings(deadline=None)
 @given(share=st.floats(0, 1), keys=st.lists(st.text(max_size=20), max_size=20), body=st.binary(max_size=20))
 def test_a_key_decides_alone(shop: Shop, share: float, keys: list[str], body: bytes) -> None:

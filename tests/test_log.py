@@ -149,6 +149,8 @@ def test_records_come_back_oldest_first(database: Database) -> None:
     assert list(read(database.url)) == given_records
     assert list(read(database.url, limit=3)) == given_records[:3]
     assert list(read(database.url, limit=0)) == []
+    assert list(read(database.url, newest=True)) == given_records[::-1]
+    assert list(read(database.url, limit=3, newest=True)) == given_records[:-4:-1]
 
 
 def test_one_row_stands_for_one_prediction_in_plain_sql(database: Database) -> None:

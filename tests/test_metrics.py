@@ -73,12 +73,13 @@ def write(memory: Memory, page: int, seed: int, told: Any) -> None:
             counting.gauge("ketch_waiting", 1.0, seed=str(seed))
 
 
+@pytest.mark.service
 def test_nothing_is_lost_when_writers_are_killed() -> None:
     memory = Memory(pages=3)
     intended: Counter[str] = Counter()
     killed = 0
     until = time.monotonic() + 3.0
-    while time.monotonic() < until:
+    while time.monotonic() < until or killed <= 20:  # a busy machine takes longer over them
         for page in (1, 2):
             end, its = os.pipe()
             pid = os.fork()

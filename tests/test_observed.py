@@ -434,6 +434,8 @@ def test_all_workers_write_count_and_trace(
         str(metrics_port),
         "--grpc-port",
         str(grpc_port),
+        "--log",
+        f"sqlite:///{tmp_path / 'predictions.db'}",
     ]
     with serving(small.bundle, *flags, home=small.home, KETCH_API_KEYS=KEY, OTEL_BSP_SCHEDULE_DELAY="100") as url:
         port = int(url.rpartition(":")[2])
@@ -447,6 +449,7 @@ def test_all_workers_write_count_and_trace(
         status, headers, text = ask(metrics_port, "GET", "/metrics", Host="localhost")
         assert (status, headers["content-type"].partition(";")[0]) == (200, "text/plain")
         assert counted(text) == {"/predict": 40, "/v2/models/{name}/infer": 10}
+        wait_for(lambda: recorded(ask(metrics_port, "GET", "/metrics", Host="localhost")[2]) == 50)
         refused_by_metrics_port(metrics_port)
     found = lines_of(log)
     assert len({each["request_id"] for each in found}) == 50
@@ -456,6 +459,12 @@ def test_all_workers_write_count_and_trace(
     }
     assert {each.trace_id.hex() for each in collector.spans} == {each["trace_id"] for each in found}
     assert sum("rpc.system" in attributes(each) for each in collector.spans) == 10
+
+
+def recorded(text: str) -> int:
+    """Give how many predictions were recorded, as the metrics count them while the service runs."""
+    found = re.search(r'^ketch_log_records_total\{outcome="written"\} (\S+)$', text, re.MULTILINE)
+    return int(float(found[1])) if found else 0
 
 
 def counted(text: str) -> dict[str, int]:

@@ -164,6 +164,7 @@ def test_the_makers_own_model_stays_as_it_is() -> None:
     assert pickle.dumps(model) == before
 
 
+@pytest.mark.packing
 def test_a_version_of_scikit_learn_that_differs_is_noted(tmp_path: Path) -> None:
     import sklearn
 

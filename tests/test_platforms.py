@@ -201,6 +201,7 @@ def test_everything_needs_a_key(guarded_door: Door) -> None:
         assert guarded_door.send(method, path, {"x-api-key": KEY}, b"{}").status in {200, 400, 422}
 
 
+@pytest.mark.service
 def test_the_client_of_mlflow(doors: Doors, small: Small) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # at its import, of its own code

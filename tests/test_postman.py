@@ -143,6 +143,7 @@ def test_a_collection_holds_no_key(small: Small) -> None:
     assert json.loads(done.stdout)["auth"]["bearer"][0]["value"] == "{{apiKey}}"
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("form", page.SNIPPETS)
 def test_what_the_command_prints_works(small: Small, form: str) -> None:
     with serving(small.bundle, home=small.home, KETCH_API_KEYS=KEY) as url:

@@ -294,6 +294,7 @@ def test_workers_together_admit_what_one_would(tmp_path: Path, limit: str, most:
         assert most + speed * empty - 1 <= admitted <= most + speed * span + 0.01
 
 
+@pytest.mark.service
 @MANY
 def test_a_worker_that_is_killed_holds_nobody_up(tmp_path: Path) -> None:
     chance, table = random.Random(1), tmp_path / "rates"

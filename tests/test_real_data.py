@@ -34,6 +34,7 @@ def packed(telco: Path) -> Path:
     return telco / "churn.ketch"
 
 
+@pytest.mark.service
 def test_the_contract_is_inferred_from_the_pickle_alone(telco: Path, packed: Path) -> None:
     fields = {each.name: each for each in bundle.read(packed.read_bytes(), "churn").contract.fields}
     rows, _ = known(telco, "model")
@@ -94,6 +95,7 @@ def _number(cell: str) -> Any:
         return cell
 
 
+@pytest.mark.service
 def test_two_files_are_one_model(telco: Path) -> None:
     rows, answers = known(telco, "model")
     paths = [telco / "dv.bin", telco / "model1.bin"]
@@ -175,6 +177,7 @@ def flatten(answer: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+@pytest.mark.service
 def test_data_sharpens_the_contract(telco: Path, real_data: Path) -> None:
     rows, _ = known(telco, "model")
     packed = compose(telco / "model.bin", _columns(rows), Options(target="churn"), home=telco / "home")

@@ -118,6 +118,7 @@ def test_what_no_longer_exists_is_refused() -> None:
 # ---- packing, without an environment of the past -----------------------------------------------------
 
 
+@pytest.mark.packing
 def test_a_broken_file_comes_with_the_offer_of_a_rescue(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match=r"written by scikit-learn 1\.1\.3, this is .*decision trees") as broken:
         compose(HERE / "past" / "1.1.3" / "forest.pkl", None, Options(), home=tmp_path)
@@ -127,12 +128,14 @@ def test_a_broken_file_comes_with_the_offer_of_a_rescue(tmp_path: Path) -> None:
     assert "--rescue" in silent.value.hint
 
 
+@pytest.mark.packing
 def test_a_file_that_still_answers_is_packed_with_a_note(tmp_path: Path) -> None:
     packed = compose(HERE / "past" / "1.1.3" / "logistic.pkl", None, Options(), home=tmp_path)
     assert f"written by scikit-learn 1.1.3, this is {sklearn.__version__}" in packed.notes[0]
     assert "--rescue" in packed.notes[0]
 
 
+@pytest.mark.packing
 def test_no_version_is_blamed_for_a_slip_in_the_contract(tmp_path: Path) -> None:
     slip = {"fields": {"tenur": {"label": "Months"}}}
     with pytest.raises(ContractError) as refusal:

@@ -269,6 +269,7 @@ def test_a_misspelling_stands_before_the_missing_field_it_explains_and_names_the
     assert check({"aax": 1}, fields).faults[0].nearest == "aab"
 
 
+@pytest.mark.packing
 def test_two_hundred_thousand_unknown_names_stay_fast_and_are_all_told() -> None:
     fields = [Field(f"field_number_{place}", "number", required=False) for place in range(100)]
     columns: dict[str, list[object]] = {f"field_numbre_{place}": [1] for place in range(200_000)}

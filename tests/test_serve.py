@@ -483,6 +483,7 @@ PATHS = st.sampled_from(sorted({each.path for each in all_routes()})) | VISIBLE.
 METHODS = st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "QUERY"])
 
 
+@pytest.mark.service
 def test_no_body_breaks_it(door: Door) -> None:
     kinds = st.sampled_from([JSON, CSV, {"content-type": "application/json", "accept": "text/csv"}])
 
@@ -512,6 +513,7 @@ def ours(door: Door, path: str, method: str, answered: Answered) -> bool:
     return not (door.name == "gunicorn" and answered.status == 400 and answered.kind == "text/html")
 
 
+@pytest.mark.service
 def test_whatever_is_answered_is_what_the_predictor_says(door: Door, small: Small) -> None:
     def check(row: dict[str, object]) -> None:
         answered = door.send("POST", "/predict", JSON, written(row))

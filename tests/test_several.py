@@ -70,6 +70,7 @@ def test_each_target_has_its_group(made: tuple[Any, Bundle, Path]) -> None:
     assert {name.partition(".")[0] for name in answer_types(predictor)} == set(found)
 
 
+@pytest.mark.packing
 def test_both_forms_alone_and_together_give_the_same(made: tuple[Any, Bundle, Path]) -> None:
     _, opened, home = made
     original = Predictor(opened, open_runner(opened, home=home))

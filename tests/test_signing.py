@@ -470,6 +470,7 @@ def model_signing(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=100)
 
 
+@pytest.mark.packing
 def test_model_signing_verifies_what_ketch_signed(home: Path, path: Path, packed: bytes) -> None:
     beside(path).write_bytes(signed(packed, home))
     words = ("verify", "key", path, "--public_key", home / "keys" / "signing.pub.pem", "--signature", beside(path))

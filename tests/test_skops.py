@@ -108,6 +108,7 @@ def test_every_model_comes_back_the_same_and_is_written_alike(name: str, tmp_pat
     np.testing.assert_array_equal(model.predict(given), reopened.predict(given))  # type: ignore[attr-defined]
 
 
+@pytest.mark.packing
 def test_a_file_is_packed_and_opened_by_its_path(tmp_path: Path) -> None:
     path = tmp_path / "churn.skops"
     skops.io.dump(models.encoded(), path, compression=zipfile.ZIP_DEFLATED)
@@ -171,6 +172,7 @@ def test_a_pair_is_kept_as_it_was(tmp_path: Path) -> None:
     assert originals(compose(models.vectorized(), None, Options(), home=tmp_path)) == [("model.skops", "skops")]
 
 
+@pytest.mark.packing
 def test_the_file_of_another_scikit_learn_keeps_its_bytes(tmp_path: Path) -> None:
     import sklearn
 

@@ -408,6 +408,7 @@ def deaths(body: str, root: Path, folder: Path) -> Iterator[Store]:
         yield from pool.map(die, [(call, n) for call, count in calls.items() for n in range(1, count + 1)])
 
 
+@pytest.mark.service
 def test_death_at_any_system_call_leaves_a_whole_store(before: Store, tmp_path: Path) -> None:
     for store in deaths(ACTS, before.root, tmp_path):
         whole(store)
@@ -420,6 +421,7 @@ def test_death_at_any_system_call_leaves_a_whole_store(before: Store, tmp_path: 
         whole(store)
 
 
+@pytest.mark.service
 def test_death_in_the_very_first_push_leaves_a_store_to_push_to(before: Store, tmp_path: Path) -> None:
     for store in deaths(FIRST, tmp_path / "empty", tmp_path):
         whole(store)

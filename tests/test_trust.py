@@ -133,6 +133,7 @@ def test_dict_vectorizer_and_model_open_through_the_child_and_then_without_it(ho
     assert (home / "checked.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.packing
 def test_a_compressed_pipeline_opens_through_the_child(home: Path) -> None:
     pipeline = make_pipeline(StandardScaler(), RandomForestClassifier(10)).fit(X, Y)
     opened: Any = trust.open_model(joblibbed(pipeline, 3), home=home, name="model.joblib")
@@ -262,6 +263,7 @@ def composed() -> dict[str, tuple[Any, Any]]:
     }
 
 
+@pytest.mark.packing
 def test_compositions_open_and_answer_the_same() -> None:
     for name, (model, table) in composed().items():
         expected = answers(model, table)
@@ -717,6 +719,7 @@ def test_old_and_foreign_compressions_say_save_again() -> None:
 # the child
 
 
+@pytest.mark.packing
 def test_a_crash_in_the_child_is_a_refusal(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "own"
     package.mkdir()
@@ -823,6 +826,7 @@ def test_damaged_records_are_reported(home: Path) -> None:
         trust.is_approved("0" * 64, home=home)
 
 
+@pytest.mark.packing
 def test_what_an_older_scikit_learn_wrote_is_explained(home: Path) -> None:
     data = (
         b"\x80\x04" + named("sklearn.ensemble._gb_losses", "BinomialDeviance") + b")\x81}"

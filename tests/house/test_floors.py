@@ -1,6 +1,7 @@
 """The house has one staircase: a module imports only what stands above it in this list."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +18,13 @@ STAIRS = """errors extras settings
             testing demo cli""".split()
 HOUSE = Path(ketch.__file__).parent
 SIDE_DOORS = {
-    "cli": {"script", "terminal", "completion"},  # `pack` of a notebook begins with its script; every verb shows
+    "cli": {"script", "terminal", "completion", "image", "deploy"},  # `pack` of a notebook makes a script, `up` deploys
     "serve": set("routes guard lineup metrics desk headers models openinference server supervisor".split()),
     "page": {"words"},
+    "image": {"base", "engine", "tar"},  # a proof runs an engine; an archive is made of another
+    "deploy": {"amazon", "azure", "google", "images", "registry"}  # what the targets of a vendor share, or all
+    | {"awsaccount", "awsbundle", "awsends", "awsenvironments", "awsoptions"}  # and the parts of Elastic Beanstalk
+    | {"manifests", "stack"},  # what Kubernetes and compose run, and what they are given
     "ui": {"ask", "charts", "patterns", "remote"},  # a file's rows are told their faults as those of the form are
     "compiler": {"values", "build", "boosters", "trees"},
     "slicer": set(
@@ -40,8 +45,23 @@ def place(path: Path) -> tuple[str, ...]:
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.Assert | ast.Import | ast.ImportFrom]:
+    """What matters here of a module, wherever it is written: top, function, TYPE_CHECKING."""
+    tree = ast.walk(ast.parse(path.read_text("utf-8")))
+    return [node for node in tree if isinstance(node, ast.Assert | ast.Import | ast.ImportFrom)]
+
+
+@functools.cache
+def siblings(folder: Path) -> set[str]:
+    """Name the modules and rooms in a room."""
+    return {each.stem for each in folder.glob("*.py")} - {"__init__"} | {
+        each.parent.name for each in folder.glob("*/__init__.py")
+    }
+
+
 def imported(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):  # wherever written: top, function, TYPE_CHECKING
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
@@ -72,9 +92,7 @@ def test_siblings_import_only_the_doorway_of_their_room() -> None:
     wrong = []
     for path in modules():
         here = place(path)
-        inside = {p.stem for p in path.parent.glob("*.py")} - {"__init__"} | {
-            p.parent.name for p in path.parent.glob("*/__init__.py")
-        }
+        inside = siblings(path.parent)
         for line, there in imported(path):
             if len(here) >= 1 and len(there) > 1 and there[0] == here[0]:
                 sibling = there[1]
@@ -86,7 +104,7 @@ def test_siblings_import_only_the_doorway_of_their_room() -> None:
 def test_no_import_hides_from_this_test_and_no_assert_guards_users() -> None:
     wrong = []
     for path in modules():
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Assert):
                 wrong.append(f"{path}:{node.lineno} assert")
             if isinstance(node, ast.ImportFrom) and node.level:

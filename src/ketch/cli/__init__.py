@@ -42,6 +42,9 @@ GROUPS: Final = {  # group -> verb -> (module of this room, what it does)
     },
     "care": {},
     "ship": {
+        "image": ("image", "Make a container image, and see that it answers right."),
+        "deploy": ("deploy", "Bring a model to a cloud."),
+        "up": ("up", "Bring a model up, by the shortest path."),
         "doctor": ("doctor", "Check this machine."),
         "export": ("export", "Write a plain project that needs no Ketch."),
         "completion": ("completion", "Let your shell complete commands."),
@@ -52,7 +55,7 @@ PLANNED: Final = {
     "keep": ("store",),
     "run": (),
     "care": ("watch", "feedback", "retrain"),
-    "ship": ("image", "deploy", "up"),
+    "ship": (),
 }
 VERBS: Final = {verb: place for verbs in GROUPS.values() for verb, place in verbs.items()}
 COMPLETE: Final = "_KETCH_COMPLETE"  # by which a shell asks what may come next
