@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from ketch.steps import Hands, Secret
 from tests.fake_beanstalk import Cloud
 
 KEY = "key-of-these-tests-0123456789abcdef"
-KEPT: dict[Any, Any] = {}  # connections, which take longer to make than all that is asked by them
+# by the address of a server, the connections to it, which take longer to make than all that is asked by them
+KEPT: defaultdict[str, dict[Any, Any]] = defaultdict(dict)
 OPEN = {"source": True, "insecure_http": True, "drain": 30}
 
 
@@ -47,7 +49,7 @@ def options(**given: Any) -> dict[str, Any]:
 
 def hands(account: Cloud, told: list[str] | None = None) -> Hands:
     said = (told if told is not None else []).append
-    return Hands(os.environ, said, account.clock.now, account.clock.sleep, KEPT)
+    return Hands(os.environ, said, account.clock.now, account.clock.sleep, KEPT[account.url])
 
 
 def deployed(account: Cloud, path: Path, told: list[str] | None = None, key: str = KEY, **given: Any) -> dict[str, Any]:

@@ -344,8 +344,8 @@ class Interrupted:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        clients = [each for each in KEPT.values() if hasattr(each, "meta")]
+    def listening(self, account: Cloud) -> Iterator[None]:
+        clients = [each for each in KEPT[account.url].values() if hasattr(each, "meta")]
         for each in clients:
             each.meta.events.register("before-send", self.before_send)
             each.meta.events.register("after-call", self.after_call)
@@ -368,7 +368,7 @@ def changing(operations: list[str]) -> list[int]:
 def interrupt(account: Cloud, work: Callable[[], Any], at: int, after: bool) -> bool:
     """Interrupt some work, and say whether that came about."""
     try:
-        with Interrupted(at, after).listening():
+        with Interrupted(at, after).listening(account):
             work()
     except KeyboardInterrupt:
         return True
@@ -424,7 +424,7 @@ def undisturbed(
         for each in work[:-1]:
             each(account)
         seen = Interrupted(0, False)
-        with seen.listening():
+        with seen.listening(account):
             work[-1](account)
         return seen.operations, state(account)
 

@@ -12,7 +12,7 @@ import pytest
 
 from ketch import steps
 from ketch.deploy import beanstalk
-from tests.beanstalk_account import KEPT, KEY, hands, look_up, options, shipment
+from tests.beanstalk_account import KEY, hands, look_up, options, shipment
 from tests.beanstalk_instances import local
 from tests.doors import Small
 from tests.fake_beanstalk import Cloud, cloud, completed
@@ -24,14 +24,16 @@ EB = "3.27.5"
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[Cloud]:
-    with completed() as server, local() as runner, cloud(server, runner, rate=30.0) as made:
-        KEPT.clear()  # another server
-        with pytest.MonkeyPatch.context() as patched:
-            for name, value in made.environ.items():
-                patched.setenv(name, value)
-            look_up(made, patched)
-            yield made
-        KEPT.clear()
+    with (
+        completed() as server,
+        local() as runner,
+        cloud(server, runner, rate=30.0) as made,
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        for name, value in made.environ.items():
+            patched.setenv(name, value)
+        look_up(made, patched)
+        yield made
 
 
 @pytest.fixture(scope="module")
