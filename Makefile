@@ -26,7 +26,7 @@ pages: $(VENV)/.dev  ## the long tests of the pages for people, in a real browse
 	$(BIN)/python -m pytest -q -s -m pages tests/pages/test_pace.py
 
 ship: $(VENV)/.dev  ## the long tests of images and clouds: containers are built and run; they start dockerd if none answers
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m ship
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m ship
 
 conformance: $(VENV)/.dev  ## large programs of vendors, and images of one model beside others'; writes docs/conformance.md
 	$(BIN)/python -m pytest -q -m conformance

@@ -76,8 +76,12 @@ LONG = ("conformance", "notebook", "packing", "pages", "service", "ship", "soak"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long tests to those who ask for them by mark."""
-    left = [mark for mark in LONG if mark not in config.option.markexpr]
-    long = {item for item in items if any(item.get_closest_marker(mark) for mark in left)}
-    config.hook.pytest_deselected(items=[*long])
-    items[:] = [item for item in items if item not in long]
+    """Leave the long tests to those who ask for them by mark; that of a test goes before that of its file."""
+    kept = [item for item in items if not (part := _part(item)) or part in config.option.markexpr]
+    left = {*items} - {*kept}
+    config.hook.pytest_deselected(items=[*left])
+    items[:] = kept
+
+
+def _part(item: pytest.Item) -> str:
+    return next((mark.name for mark in item.iter_markers() if mark.name in LONG), "")

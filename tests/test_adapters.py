@@ -103,6 +103,7 @@ def test_encoders_say_what_becomes_of_unknown_categories(encoder: Any, unknown: 
     assert fields["fee"].type == "number"
 
 
+@pytest.mark.packing
 @pytest.mark.parametrize(
     ("chosen", "known"),
     [
@@ -400,6 +401,7 @@ def as_fitted(name: str, asked: list[dict[str, Any]]) -> Any:
     return np.array([list(row.values()) for row in asked]) if "x0" in fields else pd.DataFrame(asked)
 
 
+@pytest.mark.packing
 @pytest.mark.parametrize("name", list(FACTORIES))
 def test_answers_are_the_estimators_own_and_the_same_in_any_company(name: str) -> None:
     model, asked = joined(FACTORIES[name]()), inputs(name)

@@ -335,6 +335,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.service
 @pytest.mark.skipif(shutil.which("taskset") is None, reason="the benchmarks need taskset")
 def test_what_a_server_has_started_ends_with_it(tmp_path: Path) -> None:
     log = tmp_path / "log"

@@ -163,6 +163,7 @@ JSON_VALUES = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.service
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), JSON_VALUES), min_size=1, max_size=4)
@@ -617,6 +618,7 @@ def test_any_rows_written_as_a_table_read_back(kind: str, rows: list[dict[str, A
     assert unpacked(out.getvalue().to_pybytes(), kind) == codec.Table(columns, len(rows))
 
 
+@pytest.mark.service
 @BOTH
 @settings(max_examples=250, deadline=None)
 @given(st.data())

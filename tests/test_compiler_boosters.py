@@ -374,6 +374,7 @@ def test_boosters_stand_at_the_end_of_pipelines(make: Callable[[], Any]) -> None
         hold(model, given)
 
 
+@pytest.mark.packing
 @pytest.mark.parametrize("library", ["xgboost", "lightgbm", "catboost"])
 def test_packed_boosters_serve_compiled(library: str, tmp_path: Path) -> None:
     made: dict[str, Callable[[], tuple[Any, pd.DataFrame]]] = {

@@ -90,6 +90,7 @@ FOLDED = [
 ]
 
 
+@pytest.mark.packing
 @pytest.mark.parametrize("model", CLASSIFIERS, ids=named)
 @pytest.mark.parametrize("target", [TWO, THREE], ids=["two", "three"])
 def test_classifiers_made_of_others(model: Any, target: Any) -> None:

@@ -267,6 +267,7 @@ def test_every_picture_is_made_from_the_product_and_shown() -> None:
     assert made == found == used - {"benchmarks.svg"}  # which `make bench` draws
 
 
+@pytest.mark.packing
 @pytest.mark.timeout(120)
 def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("sphinx", reason="sphinx is not installed; it comes with the dependency group docs")

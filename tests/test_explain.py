@@ -593,6 +593,7 @@ VALUES = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("name", ["linear", "trees", "asked"])
 @pytest.mark.parametrize("lang", ["en", "pt"])
 def test_reasons_are_of_this_row_alone(name: str, lang: str) -> None:
@@ -762,6 +763,7 @@ def test_a_whole_number_stays_one() -> None:
     assert nearest_flip(found, {"n": 100}) in ({"n": 437}, {"n": 436}, {"n": 438})
 
 
+@pytest.mark.service
 def test_two_fields_flip_together_where_none_does_alone() -> None:
     both = pd.DataFrame(itertools.product(["no", "yes"], repeat=2), columns=["a", "b"])
     table = pd.concat([both] * 20)

@@ -445,6 +445,7 @@ def test_many_slow_callers_do_not_hold_up_the_health(port: int) -> None:
         made.__exit__()
 
 
+@pytest.mark.service
 def test_a_caller_that_does_not_listen_is_not_read_on(doors: Doors) -> None:
     asked = question([{}] * 50)  # a small question with a large answer
     opened = listen("127.0.0.1", 0)
@@ -483,6 +484,7 @@ def ask_all(port: int, asked: Sequence[dict[str, Any]], depth: int = 1) -> list[
     return found
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("depth", [1, 4])
 def test_no_answer_crosses_to_another(port: int, small: Small, depth: int) -> None:
     asked = rows(2400, seed=7)

@@ -273,6 +273,7 @@ def lengths(X: pd.DataFrame) -> Any:
 # a person's say
 
 
+@pytest.mark.packing
 def test_a_contract_is_amended_and_given_back() -> None:
     before = read(packed(models.encoded(), table()))
     text = as_toml(before.contract)
@@ -308,6 +309,7 @@ def test_amendments_that_the_model_contradicts(text: str, words: str | None) -> 
 # what is kept
 
 
+@pytest.mark.packing
 def test_the_same_model_and_data_give_the_same_bytes() -> None:
     for name in ("vectorized", "encoded", "texts"):
         model = models.FACTORIES[name]()

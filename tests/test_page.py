@@ -308,6 +308,7 @@ def described(bundle: Bundle, predictor: Predictor, **more: Any) -> dict[str, An
     return found
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_openapi_is_openapi_for_every_kind_of_answer(small: Small, kind: str) -> None:
     bundle = hostile(small, **ANSWERS[kind])
@@ -347,6 +348,7 @@ def test_openapi_describes_the_service(door: Door) -> None:
             assert one == pytest.approx(other)
 
 
+@pytest.mark.service
 def test_openapi_says_where_a_key_goes(guarded_door: Door) -> None:
     document = guarded_door.send("GET", "/openapi.json", {"x-api-key": KEY}).json
     validate(document)

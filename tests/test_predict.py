@@ -236,6 +236,7 @@ class Told:
         return self.raw
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_an_answer_that_is_no_finite_number_is_none(value: float) -> None:
     x = {"x0": 1, "x1": 1.0}

@@ -281,6 +281,7 @@ def counted(worker: subprocess.Popen[str]) -> list[float]:
     return [float(word) for word in text.split()]
 
 
+@pytest.mark.service
 @MANY
 @pytest.mark.parametrize(("limit", "most", "speed"), [("300/s", 300, 300.0), ("700/day", 700, 700 / 86400)])
 def test_workers_together_admit_what_one_would(tmp_path: Path, limit: str, most: int, speed: float) -> None:

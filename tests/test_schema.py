@@ -323,6 +323,7 @@ CELLS = st.one_of(
 NAMES = st.one_of(st.sampled_from([each.name for each in FIELDS]), st.text("agefplno", max_size=6))
 
 
+@pytest.mark.service
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.dictionaries(NAMES, CELLS, max_size=8), min_size=1, max_size=4), st.booleans(), st.booleans())
 def test_rows_are_judged_one_by_one_whoever_stands_beside_them(
@@ -385,6 +386,7 @@ JSON_CELLS = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.service
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(st.lists(WILD_FIELDS, min_size=1, max_size=4, unique_by=lambda each: each.name), st.data())
 def test_what_json_schema_accepts_the_checker_accepts_and_the_other_way_round(fields: list[Field], data: Any) -> None:

@@ -99,6 +99,7 @@ def test_every_chunk_size_gives_the_same_answers_as_the_service(
     assert refused[2]["id"] == "bad, id"
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("name", ["forest", "linear_vectors", "vectors", "plain_regression", "clusters", "outliers"])
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_every_task_is_scored_in_the_words_of_the_wire(name: str, ending: str, tmp_path: Path) -> None:

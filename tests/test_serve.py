@@ -494,6 +494,7 @@ def test_no_body_breaks_it(door: Door) -> None:
     drive(door, st.tuples(kinds, BODIES), check)
 
 
+@pytest.mark.service
 def test_no_header_path_or_method_breaks_it(door: Door) -> None:
     def check(asked: tuple[str, str, dict[str, str], bytes]) -> None:
         method, path, headers, body = asked

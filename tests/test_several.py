@@ -50,6 +50,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return model, bundle.read(packed.data, "model"), home
 
 
+@pytest.mark.service
 def test_each_target_has_its_group(made: tuple[Any, Bundle, Path]) -> None:
     model, opened, home = made
     answer = opened.contract.answer

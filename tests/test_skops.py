@@ -90,6 +90,7 @@ def mapping(**nodes: Schema) -> Schema:
 # what is opened
 
 
+@pytest.mark.packing
 @pytest.mark.parametrize("name", list(models.FACTORIES))
 def test_every_model_comes_back_the_same_and_is_written_alike(name: str, tmp_path: Path) -> None:
     model = models.joined(copy.deepcopy(models.FACTORIES[name]()))

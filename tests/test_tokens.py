@@ -52,6 +52,7 @@ def both(request: pytest.FixtureRequest) -> Any:
 PIECES = st.one_of(st.sampled_from(" ".join([*TEXTS, ODD]).split(" ")), st.text(max_size=6))
 
 
+@pytest.mark.packing
 @settings(max_examples=50)
 @given(st.lists(PIECES, max_size=12).map(" ".join))
 def test_a_text_is_counted_as_the_original_counts_it(both: Any, text: str) -> None:

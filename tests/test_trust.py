@@ -523,6 +523,7 @@ def test_unusual_streams_are_refused_in_words(stream: bytes, why: str) -> None:
     assert why in faults
 
 
+@pytest.mark.packing
 def test_too_deep_too_many_and_too_large() -> None:
     deep: list[Any] = []
     for _ in range(200):

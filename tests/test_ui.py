@@ -52,6 +52,7 @@ def test_every_text_is_used_and_every_text_used_is_there() -> None:
     assert named | chosen | by_type | by_fault >= WORDS.keys()
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize(("name", "targets"), [("encoded", yes_or_no()), ("forest", []), ("outliers", [])])
 def test_a_card_is_told_in_portuguese_but_for_what_others_wrote(name: str, targets: list[int]) -> None:
     data = models.table().assign(churn=targets) if targets else None
@@ -78,6 +79,7 @@ def test_a_form_begins_with_a_row_that_the_model_answers(small: Small) -> None:
         small.predictor.predict(dict(row))
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize("name", ["forest", "imputed", "outliers", "plain_regression"])
 def test_the_form_of_every_kind_of_model_suits_its_fields(name: str) -> None:
     predictor = opened(FACTORIES[name](), **late(name))
@@ -188,6 +190,7 @@ def test_any_bytes_are_a_table_or_refused(data: bytes, name: str) -> None:
 # ---- a service answers ---------------------------------------------------------------------------------
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize("name", ["encoded", "forest", "plain_regression", "outliers", "linear_vectors", "clusters"])
 def test_answers_over_the_wire_read_back_as_what_the_model_gave(name: str) -> None:
     predictor = opened(FACTORIES[name](), **late(name))

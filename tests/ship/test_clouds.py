@@ -43,6 +43,8 @@ MODULES: dict[str, Any] = {
 pytestmark = [pytest.mark.ship, pytest.mark.timeout(300)]
 
 
+@pytest.mark.conformance
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", MODULES)
 def test_what_is_interrupted_at_any_call_goes_on(
     name: str,
