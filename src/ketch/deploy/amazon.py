@@ -12,7 +12,7 @@ from ketch import extras
 from ketch.deploy import Shipment, images
 from ketch.deploy.images import Layer, Packed
 from ketch.errors import CloudRefused, NoCredentials
-from ketch.steps import Answers, Both, Call, Done, Got, Hands, Secret, Step, Text, resolved
+from ketch.steps import Answers, Both, Call, Done, Got, Hands, Question, Secret, Step, Text, resolved
 from ketch.steps.aws import HINT, Aws
 
 OURS: Final = "ketch"  # the tag by which we know what was made for a deployment; its value is the deployment's name
@@ -72,6 +72,14 @@ def account() -> Step:
         return {**found["who"], "partition": found["who"]["Arn"].split(":")[1], "region": found["where"]}
 
     return Step("account", "Who is signed in", look=Both({"who": WHO, "where": Region()}), until=told)
+
+
+def signed_in(title: str = "account") -> tuple[Question, ...]:
+    """Ask who is signed in, and for which region."""
+    return (
+        Question(title, WHO, lambda found: [("ok", f"{found['Arn']} in account {found['Account']}")]),
+        Question("region", Region(), lambda found: [("ok", str(found))]),
+    )
 
 
 def managed(policy: str) -> Text:
@@ -503,3 +511,9 @@ class Tail:
         stream = {"logGroupName": self.group, "logStreamName": found["logStreams"][0]["logStreamName"]}
         said = Aws("logs", "get_log_events", {**stream, "limit": self.lines, "startFromHead": False}).done(hands)
         return [str(each["message"]).rstrip() for each in said["events"]]
+
+
+def logs(group: str) -> tuple[Question, ...]:
+    """Ask what was said last in a group of logs, which need not be there."""
+    absent = ("ResourceNotFoundException",)
+    return (Question("logs", Tail(group), lambda found: [("--", each) for each in found or ()], absent),)

@@ -203,8 +203,7 @@ class Asked:
 def doctor(name: str, options: Options) -> list[Question]:
     """Ask whether the account is ready for a deployment."""
     found = [
-        Question("signed in", amazon.WHO, lambda who: [("ok", f"{who['Arn']} in account {who['Account']}")]),
-        Question("region", amazon.Region(), lambda region: [("ok", region)]),
+        *amazon.signed_in("signed in"),
         Question("platform", eb("list_available_solution_stacks"), _offered),
     ]
     for title, role, made in (

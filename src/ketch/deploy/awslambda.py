@@ -507,7 +507,7 @@ def status(name: str, options: Options) -> tuple[Question, ...]:
 
 def logs(name: str, options: Options) -> tuple[Question, ...]:
     """Ask what the function said last."""
-    return (Question("logs", amazon.Tail(_group(name)), lambda found: [("--", each) for each in found or ()], (NONE,)),)
+    return amazon.logs(_group(name))
 
 
 def doctor(name: str, options: Options) -> tuple[Question, ...]:
@@ -519,8 +519,7 @@ def doctor(name: str, options: Options) -> tuple[Question, ...]:
         yield state, f"{left} functions may run at a time; AWS keeps 100 of them for all others"
 
     questions = (
-        Question("account", amazon.WHO, lambda found: [("ok", f"{found['Arn']} in account {found['Account']}")]),
-        Question("region", amazon.Region(), lambda found: [("ok", str(found))]),
+        *amazon.signed_in(),
         Question("limits", Aws("lambda", "get_account_settings"), most),
     )
     return (*questions, *(status(name, options) if name else ()))

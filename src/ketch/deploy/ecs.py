@@ -498,16 +498,14 @@ def status(name: str, options: Options) -> tuple[Question, ...]:
 
 def logs(name: str, options: Options) -> tuple[Question, ...]:
     """Ask what the service said last."""
-    absent = ("ResourceNotFoundException",)
-    return (Question("logs", amazon.Tail(_group(name)), lambda found: [("--", each) for each in found or ()], absent),)
+    return amazon.logs(_group(name))
 
 
 def doctor(name: str, options: Options) -> tuple[Question, ...]:
     """Check who is signed in, where, and whether there is a network to stand in."""
     networks = Aws("ec2", "describe_vpcs", {"Filters": [{"Name": "isDefault", "Values": ["true"]}]})
     questions = [
-        Question("account", amazon.WHO, lambda found: [("ok", f"{found['Arn']} in account {found['Account']}")]),
-        Question("region", amazon.Region(), lambda found: [("ok", str(found))]),
+        *amazon.signed_in(),
         Question("network", networks, lambda found: [_network(found, options["subnets"])]),
         Question(
             "repositories",

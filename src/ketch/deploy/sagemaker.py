@@ -439,15 +439,13 @@ def status(name: str, options: Options) -> tuple[Question, ...]:
 
 def logs(name: str, options: Options) -> tuple[Question, ...]:
     """Ask what the container said last."""
-    absent = ("ResourceNotFoundException",)
-    return (Question("logs", amazon.Tail(_group(name)), lambda found: [("--", each) for each in found or ()], absent),)
+    return amazon.logs(_group(name))
 
 
 def doctor(name: str, options: Options) -> tuple[Question, ...]:
     """Check who is signed in, where, and whether SageMaker may be asked."""
     questions = (
-        Question("account", amazon.WHO, lambda found: [("ok", f"{found['Arn']} in account {found['Account']}")]),
-        Question("region", amazon.Region(), lambda found: [("ok", str(found))]),
+        *amazon.signed_in(),
         Question(
             "endpoints", sagemaker("list_endpoints"), lambda found: [("ok", f"{len(found['Endpoints'])} are there")]
         ),
